@@ -1,0 +1,86 @@
+"""The archive's names: every key, and the walks over them.
+
+    archive/v1/{archiver_id}/{sequence:012d}.parquet   segments; listing after a sequence finds what is new
+    archive/v1/_archivers/{archiver_id}.json           registry: who may have written segments
+    archive/v1/_tombstones/{digest}.json               erased sessions and users
+    archive/v1/_restored/{session_uid}-{revision}      who continues a restored session
+
+No key contains anything a user supplied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from archiver import segments
+from archiver.errors import CorruptDataError
+from archiver.objects import ObjectInfo, ObjectStore
+
+PREFIX: Final = "archive/v1"
+_SEGMENT = re.compile(rf"{PREFIX}/([0-9a-f]{{32}})/(\d{{12}})\.parquet")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentRef:
+    """A segment's place: whose, and which in that archiver's sequence (from 1)."""
+
+    archiver_id: str
+    sequence: int
+
+    @property
+    def key(self) -> str:
+        """The object key."""
+        return f"{PREFIX}/{self.archiver_id}/{self.sequence:012d}.parquet"
+
+    @property
+    def void_key(self) -> str:
+        """The key of the marker that passes a lost segment."""
+        return f"{PREFIX}/{self.archiver_id}/{self.sequence:012d}.void.json"
+
+    @classmethod
+    def from_key(cls, key: str) -> SegmentRef | None:
+        """The reference a key stands for, None if it is no segment key."""
+        match = _SEGMENT.fullmatch(key)
+        return cls(match[1], int(match[2])) if match else None
+
+
+def archiver_key(archiver_id: str) -> str:
+    """Registry entry of an archiver."""
+    return f"{PREFIX}/_archivers/{archiver_id}.json"
+
+
+def register_archiver(store: ObjectStore, archiver_id: str, first_sequence: int = 1) -> None:
+    """Announce an archiver; idempotent. Costs one request."""
+    body = json.dumps({"archiver_id": archiver_id, "first_sequence": first_sequence}, sort_keys=True)
+    store.create(archiver_key(archiver_id), body.encode())
+
+
+def list_archivers(store: ObjectStore) -> list[str]:
+    """All registered archiver ids, sorted."""
+    return sorted(info.key.rsplit("/", 1)[1].removesuffix(".json") for info in store.list(f"{PREFIX}/_archivers/"))
+
+
+def list_segments(store: ObjectStore, archiver_id: str, after: int = 0) -> Iterator[tuple[SegmentRef, ObjectInfo]]:
+    """Segments of one archiver with a sequence above ``after``, in order; requests grow with new segments only."""
+    start = SegmentRef(archiver_id, after).key if after else None
+    for info in store.list(f"{PREFIX}/{archiver_id}/", start_after=start):
+        ref = SegmentRef.from_key(info.key)
+        if ref is not None:
+            yield ref, info
+
+
+def open_remote(store: ObjectStore, ref: SegmentRef) -> pq.ParquetFile:
+    """A segment's bytes, fetched whole and opened; CorruptDataError if they are no segment or another's."""
+    file = segments.open_segment(pa.BufferReader(store.get(ref.key)), key=ref.key)
+    found = segments.segment_metadata(file, key=ref.key)["segment_id"]
+    expected = segments.SegmentHeader(ref.archiver_id, ref.sequence).segment_id
+    if found != expected:
+        raise CorruptDataError(f"holds segment {found}", operation="read segment", key=ref.key)
+    return file
