@@ -155,9 +155,9 @@ class _Parser:
 
     def _reported(self, counts: Any) -> FeedbackCounts | None:
         """The three counts; anything else the source reported stays in extra, word for word."""
-        if isinstance(counts, dict) and set(counts) == set(FeedbackCounts._fields):
-            if all(type(v) is int and abs(v) < 2**63 for v in counts.values()):
-                return FeedbackCounts(**counts)
+        known = isinstance(counts, dict) and set(counts) == set(FeedbackCounts._fields)
+        if known and all(type(v) is int and abs(v) < 2**63 for v in counts.values()):
+            return FeedbackCounts(**counts)
         if counts is not None:
             self._extra["feedback_summary"] = counts
         return None

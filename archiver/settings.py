@@ -146,7 +146,11 @@ class Settings(BaseSettings):
     """All settings, frozen. Build them with :func:`load_settings`."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="SESSIONLAKE_", env_nested_delimiter="__", nested_model_default_partial_update=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="SESSIONLAKE_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
     )
 
     storage: StorageSettings = StorageSettings()
@@ -182,7 +186,9 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         for key, value in flat.items():
             section, _, field = key.partition(".")
             values.setdefault(section, {})[field] = value
-            origin[key] = f"{name} variable SESSIONLAKE_{key.upper().replace('.', '__')}" if name == "environment" else name
+            origin[key] = (
+                f"{name} variable SESSIONLAKE_{key.upper().replace('.', '__')}" if name == "environment" else name
+            )
     try:
         return Settings(**values)
     except ValidationError as error:

@@ -26,7 +26,10 @@ class CounterName(Enum):
     MESSAGES = ("sessionlake_appended_messages", "messages committed to the hot store")
     INTERACTIONS = ("sessionlake_appended_interactions", "interactions committed to the hot store")
     CLAIMED = ("sessionlake_claimed_sessions", "sessions added to a segment")
-    RELEASED = ("sessionlake_released_sessions", "sessions deleted from the hot store after proof of their archive copy")
+    RELEASED = (
+        "sessionlake_released_sessions",
+        "sessions deleted from the hot store after proof of their archive copy",
+    )
     SEGMENTS = ("sessionlake_released_segments", "segments verified in the archive and released")
     PUSH_ATTEMPTS = ("sessionlake_push_attempts", "PUT requests sent for segments")
     PUSH_FAILURES = ("sessionlake_push_failures", "pushes whose segment was not verified afterwards")
@@ -61,7 +64,7 @@ class Metrics:
 
     def value(self, name: CounterName) -> float:
         """The counter's present value."""
-        return float(self._counters[name]._value.get())  # noqa: SLF001  prometheus_client has no public reader
+        return float(self._counters[name]._value.get())
 
 
 def fields(**values: Any) -> dict[str, Mapping[str, Any]]:

@@ -90,7 +90,7 @@ SESSIONS: Final = Dataset(
             _nullable("archive_sha256", STRING, "sha256 of that segment object"),
             _column("archived_at", TIME, "when the session was claimed for its segment"),
             _column("redaction_count", INT, "items replaced by placeholders in this session's rows"),
-            _column("prefix_sha256", STRING, "digest of all messages and interactions in order; proves later revisions extend"),
+            _column("prefix_sha256", STRING, "digest of all events in order; proves that later revisions extend"),
             _column("schema_version", INT, "version of these tables"),
         ]
     ),
@@ -127,7 +127,9 @@ INTERACTIONS: Final = Dataset(
             _nullable("node_id", STRING, "node or message acted on"),
             _nullable("content", STRING, "text: of an injected node, or the replaced graph of a graph_snapshot"),
             _nullable("feedback", STRING, "correct, incorrect or partial"),
-            _column("actor", STRING, "who acted: metadata.annotator, else metadata.actor, else human:{user_id}, else human"),
+            _column(
+                "actor", STRING, "who acted: metadata.annotator, else metadata.actor, else human:{user_id}, else human"
+            ),
             _column("actor_kind", STRING, "human, auto, model, agent or unknown"),
             _column("metadata", STRING, "metadata of the interaction, JSON object"),
         ]
