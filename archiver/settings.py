@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from archiver.errors import SettingsError
 
@@ -142,16 +141,8 @@ class LogSettings(_Section):
     json_lines: bool = False
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """All settings, frozen. Build them with :func:`load_settings`."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="SESSIONLAKE_",
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
 
     storage: StorageSettings = StorageSettings()
     hot: HotSettings = HotSettings()
@@ -161,17 +152,6 @@ class Settings(BaseSettings):
     exports: ExportSettings = ExportSettings()
     time: TimeSettings = TimeSettings()
     log: LogSettings = LogSettings()
-
-    @classmethod
-    def settings_customise_sources(  # noqa: D102  pydantic-settings' hook
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  read in load_settings, between file and flags
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -190,7 +170,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
                 f"{name} variable SESSIONLAKE_{key.upper().replace('.', '__')}" if name == "environment" else name
             )
     try:
-        return Settings(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise _settings_error(error, origin) from error
 
