@@ -29,6 +29,7 @@ from archiver.events import (
 
 FORMAT_VERSION: Final = 1
 ROW_GROUP_SESSIONS: Final = 128
+ROW_GROUP_BYTES: Final = 8 * 1024**2
 
 TIME: Final = pa.timestamp("us", "UTC")
 MESSAGE: Final = pa.struct(
@@ -188,10 +189,37 @@ def _times_to_us(lists: pa.ListArray, struct: pa.StructType) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, names=[f.name for f in struct]))
 
 
-def write_segment(sink: Path | IO[bytes], header: SegmentHeader, batches: Iterable[pa.RecordBatch]) -> SegmentSummary:
+def row_groups(records: Iterable[SessionRecord]) -> Iterator[list[SessionRecord]]:
+    """Cut a stream of sessions where a row group ends: ROW_GROUP_SESSIONS, or ROW_GROUP_BYTES of text."""
+    group: list[SessionRecord] = []
+    size = 0
+    for record in records:
+        group.append(record)
+        size += text_bytes(record)
+        if len(group) >= ROW_GROUP_SESSIONS or size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def text_bytes(record: SessionRecord) -> int:
+    """Characters of a session's texts: what its size in memory and in a segment grows with."""
+    own = len(record.graph_state or "") + len(record.metadata) + len(record.extra or "")
+    said = sum(len(m.content or "") for m in record.messages)
+    return own + said + sum(len(i.content or "") + len(i.metadata) for i in record.interactions)
+
+
+def write_segment(
+    sink: Path | IO[bytes],
+    header: SegmentHeader,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    notes: Mapping[str, str] | None = None,
+) -> SegmentSummary:
     """Write batches, already sorted by session_uid over all of them, as one segment; returns its summary.
 
-    Each batch becomes one row group, so give it about ROW_GROUP_SESSIONS sessions. Memory: one batch.
+    Each batch becomes one row group (see row_groups). ``notes`` are further file metadata. Memory: one batch.
     """
     members: list[tuple[str, int, str]] = []
     row_groups: list[str] = []
@@ -215,7 +243,7 @@ def write_segment(sink: Path | IO[bytes], header: SegmentHeader, batches: Iterab
             max_created_at_us=max(times, default=None),
             row_groups=tuple(row_groups),
         )
-        writer.add_key_value_metadata(_file_metadata(header, summary))
+        writer.add_key_value_metadata(_file_metadata(header, summary, notes or {}))
     return summary
 
 
@@ -229,8 +257,9 @@ _WRITER_OPTIONS: Final = {
 }  # fmt: skip
 
 
-def _file_metadata(header: SegmentHeader, summary: SegmentSummary) -> dict[str, str]:
-    values = {
+def _file_metadata(header: SegmentHeader, summary: SegmentSummary, notes: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, object] = {
+        **notes,
         "format_version": FORMAT_VERSION,
         "segment_id": header.segment_id,
         "archiver_id": header.archiver_id,

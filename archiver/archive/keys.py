@@ -1,12 +1,4 @@
-"""The archive's names: every key, and the walks over them.
-
-    archive/v1/{archiver_id}/{sequence:012d}.parquet   segments; listing after a sequence finds what is new
-    archive/v1/_archivers/{archiver_id}.json           registry: who may have written segments
-    archive/v1/_tombstones/{digest}.json               erased sessions and users
-    archive/v1/_restored/{session_uid}-{revision}      who continues a restored session
-
-No key contains anything a user supplied.
-"""
+"""Names in the archive, and the walks over them; no key contains anything a user supplied."""
 
 from __future__ import annotations
 
@@ -24,6 +16,7 @@ from archiver.errors import CorruptDataError
 from archiver.objects import ObjectInfo, ObjectStore
 
 PREFIX: Final = "archive/v1"
+ARCHIVERS: Final = f"{PREFIX}/_archivers/"
 _SEGMENT = re.compile(rf"{PREFIX}/([0-9a-f]{{32}})/(\d{{12}})\.parquet")
 
 
@@ -53,7 +46,7 @@ class SegmentRef:
 
 def archiver_key(archiver_id: str) -> str:
     """Registry entry of an archiver."""
-    return f"{PREFIX}/_archivers/{archiver_id}.json"
+    return f"{ARCHIVERS}{archiver_id}.json"
 
 
 def register_archiver(store: ObjectStore, archiver_id: str, first_sequence: int = 1) -> None:
@@ -64,7 +57,16 @@ def register_archiver(store: ObjectStore, archiver_id: str, first_sequence: int 
 
 def list_archivers(store: ObjectStore) -> list[str]:
     """All registered archiver ids, sorted."""
-    return sorted(info.key.rsplit("/", 1)[1].removesuffix(".json") for info in store.list(f"{PREFIX}/_archivers/"))
+    return sorted(info.key.removeprefix(ARCHIVERS).removesuffix(".json") for info in store.list(ARCHIVERS))
+
+
+def first_sequence(store: ObjectStore, archiver_id: str) -> int:
+    """The first sequence number an archiver is answerable for. One request."""
+    key = archiver_key(archiver_id)
+    try:
+        return int(json.loads(store.get(key))["first_sequence"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptDataError("is no registry entry", operation="read registry", key=key) from error
 
 
 def list_segments(store: ObjectStore, archiver_id: str, after: int = 0) -> Iterator[tuple[SegmentRef, ObjectInfo]]:
@@ -78,8 +80,13 @@ def list_segments(store: ObjectStore, archiver_id: str, after: int = 0) -> Itera
 
 def open_remote(store: ObjectStore, ref: SegmentRef) -> pq.ParquetFile:
     """A segment's bytes, fetched whole and opened; CorruptDataError if they are no segment or another's."""
-    file = segments.open_segment(pa.BufferReader(store.get(ref.key)), key=ref.key)
-    found = segments.segment_metadata(file, key=ref.key)["segment_id"]
+    return open_bytes(store.get(ref.key), ref)
+
+
+def open_bytes(data: bytes, ref: SegmentRef) -> pq.ParquetFile:
+    """Bytes that came from a segment's key, opened; CorruptDataError if they are no segment or another's."""
+    file = segments.open_segment(pa.BufferReader(data), key=ref.key)
+    found = segments.segment_metadata(file, key=ref.key).get("segment_id")
     expected = segments.SegmentHeader(ref.archiver_id, ref.sequence).segment_id
     if found != expected:
         raise CorruptDataError(f"holds segment {found}", operation="read segment", key=ref.key)
