@@ -1,0 +1,140 @@
+"""What every command shares: global flags, settings, console, and the exit code of an error."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from archiver.console import Console
+from archiver.errors import (
+    ConflictError,
+    CorruptDataError,
+    InputError,
+    SessionConflictError,
+    SessionLakeError,
+    SettingsError,
+    StorageError,
+    StoreBusyError,
+)
+from archiver.settings import Settings, load_settings
+from archiver.telemetry import configure_logging
+
+
+class ExitCode(IntEnum):
+    """What a script can tell from the exit code."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CONFLICT = 3
+    PARTLY = 4
+    TEMPORARY = 75
+
+
+_EXIT_CODES: tuple[tuple[type[SessionLakeError], ExitCode], ...] = (
+    (InputError, ExitCode.USAGE),
+    (SettingsError, ExitCode.USAGE),
+    (ConflictError, ExitCode.CONFLICT),
+    (SessionConflictError, ExitCode.CONFLICT),
+    (CorruptDataError, ExitCode.FAILED),
+    (StoreBusyError, ExitCode.TEMPORARY),
+    (StorageError, ExitCode.TEMPORARY),
+)
+
+HotOption = Annotated[
+    Path | None, typer.Option("--hot", metavar="DIR", help="directory of the hot store [setting hot.path]")
+]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", metavar="URL", help="file:DIR or s3://bucket/prefix [setting storage.url]")
+]
+
+
+@dataclass(slots=True)
+class Program:
+    """The global flags of one invocation; commands find it as ``context.obj``."""
+
+    config: Path | None
+    console: Console
+    debug: bool
+
+    def settings(self, flags: Mapping[str, Any] | None = None) -> Settings:
+        """File, environment and the flags that were given (a flag of None was not)."""
+        settings = load_settings(self.config, {k: v for k, v in (flags or {}).items() if v is not None})
+        configure_logging(as_json=settings.log.json_lines, level="DEBUG" if self.debug else settings.log.level)
+        return settings
+
+
+def exit_code(error: SessionLakeError) -> ExitCode:
+    """The exit code of an error: what the caller does next, as a number."""
+    return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), ExitCode.FAILED)
+
+
+def run(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run the app; every error becomes one line on standard error (or one JSON object) and an exit code."""
+    console = Console(as_json="--json" in arguments)
+    debug = "--debug" in arguments
+    try:
+        return int(typer.main.get_command(app).main(list(arguments), "sessionlake", standalone_mode=False) or 0)
+    except SessionLakeError as error:
+        _trace(debug)
+        console.error(error)
+        return exit_code(error)
+    except TyperException as error:
+        return _usage(console, error)
+    except Exit as error:
+        return error.exit_code
+    except (Abort, KeyboardInterrupt):
+        console.problem("interrupted")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # noqa: BLE001  the last resort of a program: report, do not hide
+        _trace(debug)
+        unexpected = SessionLakeError(
+            f"unexpected {type(error).__name__}: {error}", hint="run again with --debug for the traceback"
+        )
+        console.error(unexpected)
+        return ExitCode.FAILED
+
+
+def _usage(console: Console, error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "sessionlake"
+    message = error.format_message().strip()
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        message = "no command given"
+    console.error(SettingsError(message.rstrip("."), operation=command, hint=f"see {command} --help"))
+    return ExitCode.USAGE
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+
+
+def now_us() -> int:
+    """The wall clock, read once at the edge and passed down."""
+    return time.time_ns() // 1000
+
+
+def per_second(count: int, seconds: float) -> int:
+    """A rate for people."""
+    return round(count / seconds) if seconds > 0 else 0
+
+
+def human_bytes(count: int) -> str:
+    """A size for people: 412 KiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
