@@ -1,0 +1,315 @@
+"""The one replay of a session's interactions over its graphs: what happened to every node, and who judged it how.
+
+Interactions are replayed in (created_at, index) order. A node is alive; a prune prunes it, a
+resurrect revives it; with several annotators the majority of their latest votes decides. Where a
+graph was replaced, every act counts on the graph that was in force when it happened, and on the
+others as far as its node is there with the same content.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from archiver.events import GRAPH_SNAPSHOT, VERDICTS
+from pipelines.derive.acts import LEVELS, Act, Session, actor_of
+from pipelines.derive.graphs import ACTIVE, PRUNED, Graph, Node, parse
+
+CORRECT: Final = "correct"
+INCORRECT: Final = "incorrect"
+PARTIAL: Final = "partial"
+CONFLICT: Final = "conflict"
+_KIND_ORDER: Final = ("human", "auto", "model", "agent")
+_SPACE: Final = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Whose acts count for training.
+
+    Attributes:
+        verdict_kinds: Actor kinds whose verdicts label.
+        choice_kinds: Actor kinds whose prunes, ranks and injects count as preferences.
+    """
+
+    verdict_kinds: frozenset[str] = frozenset({"human", "auto"})
+    choice_kinds: frozenset[str] = frozenset({"human"})
+
+
+DEFAULT_RULES: Final = Rules()
+
+
+class Vote(NamedTuple):
+    """An annotator's latest word on whether a node is pruned."""
+
+    prune: bool
+    kind: str
+    at_us: int
+    over: tuple[str, ...] = ()
+
+
+class Verdict(NamedTuple):
+    """An actor's latest verdict on a node at one level."""
+
+    label: str
+    kind: str
+
+
+class Rank(NamedTuple):
+    """An actor's latest rank of a node; the smallest is best."""
+
+    value: float
+    kind: str
+
+
+class Inject(NamedTuple):
+    """How the text of an injected node came into the graph."""
+
+    kind: str
+    at_us: int
+    replaces: str | None
+
+
+class FeedbackEvent(NamedTuple):
+    """One verdict in long form."""
+
+    act: Act
+    actor: str
+    actor_kind: str
+    level: str
+    epoch: int
+    message: int | None
+    target: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node and everything that happened to it."""
+
+    node: Node
+    votes: dict[str, Vote] = field(default_factory=dict)
+    vote_log: list[Vote] = field(default_factory=list)
+    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    ranks: dict[str, Rank] = field(default_factory=dict)
+    inject: Inject | None = None
+    n_prune: int = 0
+    n_resurrect: int = 0
+
+    def label(self, levels: Sequence[str] = LEVELS, rules: Rules = DEFAULT_RULES) -> str | None:
+        """The node's label at the first of the levels that anyone counted has judged, else None.
+
+        Within a level a human's verdict overrides a program's; disagreement inside one kind is a conflict.
+        """
+        return next((found for level in levels if (found := self._label_at(level, rules))), None)
+
+    def labels(self, rules: Rules) -> set[str]:
+        """The labels of all levels."""
+        return {found for level in LEVELS if (found := self._label_at(level, rules))}
+
+    def _label_at(self, level: str, rules: Rules) -> str | None:
+        if not self.verdicts:
+            return None
+        for kind in _KIND_ORDER:
+            if kind in rules.verdict_kinds:
+                found = {v.label for (_, at), v in self.verdicts.items() if at == level and v.kind == kind}
+                if found:
+                    return found.pop() if len(found) == 1 else CONFLICT
+        return None
+
+    def agreement(self, rules: Rules) -> float | None:
+        """Share of the counted annotators whose latest vote is to prune; None without a counted vote."""
+        counted = [vote.prune for vote in self.votes.values() if vote.kind in rules.choice_kinds]
+        return sum(counted) / len(counted) if counted else None
+
+    def status(self, rules: Rules = DEFAULT_RULES) -> str:
+        """``active`` or ``pruned`` as the votes decide, else the graph's own word.
+
+        Counted kinds decide alone where one voted; a tie is what the last of these votes says.
+        """
+        if not self.votes:
+            return self.node.status
+        counted = [vote for vote in self.votes.values() if vote.kind in rules.choice_kinds] or list(self.votes.values())
+        share = sum(vote.prune for vote in counted) / len(counted)
+        if share == 0.5:
+            kinds = {vote.kind for vote in counted}
+            return PRUNED if [v for v in self.vote_log if v.kind in kinds][-1].prune else ACTIVE
+        return PRUNED if share > 0.5 else ACTIVE
+
+    def was_pruned_at(self, at_us: int, rules: Rules) -> bool:
+        """Whether the last counted vote up to a moment, that moment included, was a prune."""
+        until = [vote for vote in self.vote_log if vote.at_us <= at_us and vote.kind in rules.choice_kinds]
+        return bool(until) and until[-1].prune
+
+
+@dataclass(slots=True)
+class Epoch:
+    """One graph of a session and what happened to its nodes.
+
+    Attributes:
+        appeared_us: When this graph replaced another one; None for the first.
+        first_act_us: The first act on one of its nodes while it was in force.
+    """
+
+    number: int
+    graph: Graph
+    appeared_us: int | None
+    states: dict[str, NodeState]
+    first_act_us: int | None = None
+
+
+@dataclass(slots=True)
+class Replay:
+    """All graphs of a session in order, and every verdict.
+
+    Attributes:
+        messages: Verdicts on messages, where a session has no graph: message index to state.
+        unattributed: Verdicts that no node or message could be found for, the latest per actor and level.
+        rejects: (reason, node id) of acts that mean nothing.
+    """
+
+    epochs: list[Epoch]
+    events: list[FeedbackEvent] = field(default_factory=list)
+    messages: dict[int, NodeState] = field(default_factory=dict)
+    unattributed: dict[tuple[Any, ...], Verdict] = field(default_factory=dict)
+    rejects: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def last(self) -> Epoch:
+        """The graph in force at the end."""
+        return self.epochs[-1]
+
+    def latest(self) -> set[int]:
+        """Indexes of the verdicts that no later one by the same actor on the same node and level replaced."""
+        return set({(e.target, e.actor, e.level): e.act.position for e in self.events}.values())
+
+
+def norm_text(text: str | None) -> str:
+    """The form in which texts are compared: NFC, runs of white space as one space, stripped."""
+    if not text:
+        return ""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return _SPACE.sub(" ", text).strip()
+
+
+def replay(session: Session) -> Replay:
+    """Replay a session; never raises on odd data."""
+    snapshots = [act for act in session.acts if act.action_type == GRAPH_SNAPSHOT]
+    ends = [act.position for act in snapshots]
+    graphs = [parse(act.content) for act in snapshots] + [parse(session.graph_state)]
+    appeared = [None, *(act.created_at_us for act in snapshots)]
+    epochs = [
+        Epoch(number, graph, since, {node_id: NodeState(node) for node_id, node in graph.nodes.items()})
+        for number, (graph, since) in enumerate(zip(graphs, appeared, strict=True))
+    ]
+    result = Replay(epochs)
+    for act in sorted(session.acts, key=lambda act: (act.created_at_us, act.position)):
+        if act.action_type != GRAPH_SNAPSHOT:
+            _apply(session, result, sum(end < act.position for end in ends), act)
+    return result
+
+
+def _apply(session: Session, result: Replay, number: int, act: Act) -> None:
+    home = result.epochs[number]
+    actor, kind = actor_of(act.metadata, session.user_id)
+    node_id = _inject(home, act, kind, result) if act.action_type == "inject" else act.node_id
+    state = None if node_id is None else home.states.get(node_id)
+    if state is not None and home.first_act_us is None:
+        home.first_act_us = act.created_at_us
+    if act.feedback in VERDICTS:
+        _record_verdict(session, result, home, act, (actor, kind, node_id))
+    if state is None or node_id is None:
+        return
+    for epoch in result.epochs:
+        other = epoch.states.get(node_id)
+        if other is not None and (epoch is home or norm_text(other.node.content) == norm_text(state.node.content)):
+            _record_choice(other, act, actor, kind)
+            if epoch is not home and state.inject and act.action_type == "inject":
+                other.inject = state.inject
+
+
+def _record_choice(state: NodeState, act: Act, actor: str, kind: str) -> None:
+    if act.action_type in ("prune", "resurrect"):
+        prune = act.action_type == "prune"
+        vote = Vote(prune, kind, act.created_at_us, _names(act.metadata.get("over")) if prune else ())
+        state.votes.pop(actor, None)
+        state.votes[actor] = vote
+        state.vote_log.append(vote)
+        state.n_prune += prune
+        state.n_resurrect += not prune
+    elif act.action_type == "rank":
+        value = act.metadata.get("rank")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            state.ranks[actor] = Rank(value, kind)
+
+
+def _record_verdict(session: Session, result: Replay, home: Epoch, act: Act, who: tuple[str, str, str | None]) -> None:
+    actor, kind, node_id = who
+    label = str(act.feedback)
+    state = None if node_id is None else home.states.get(node_id)
+    message = session.message_index(node_id) if node_id is not None and not home.graph.nodes and state is None else None
+    named = act.metadata.get("level")
+    level = str(named) if named is not None else "answer" if node_id is None or message is not None else "step"
+    verdict = Verdict(label, kind)
+    target: tuple[Any, ...]
+    if state is not None:
+        content = norm_text(state.node.content) if len(result.epochs) > 1 else ""
+        target = ("node", node_id, content)
+        for epoch in result.epochs:
+            other = epoch.states.get(str(node_id))
+            if other is not None and (epoch is home or norm_text(other.node.content) == content):
+                other.verdicts[actor, level] = verdict
+    elif message is not None:
+        target = ("message", message)
+        result.messages.setdefault(message, NodeState(Node(None))).verdicts[actor, level] = verdict
+    else:
+        target = ("nothing", node_id)
+        result.unattributed[node_id, actor, level] = verdict
+    result.events.append(FeedbackEvent(act, actor, kind, level, home.number, message, target))
+
+
+def _inject(home: Epoch, act: Act, kind: str, result: Replay) -> str | None:
+    """Apply an inject to its graph; the id of the injected node, None where the inject means nothing."""
+    states, text = home.states, act.content
+    parent, replaced = act.metadata.get("parent_id"), act.metadata.get("replaces")
+    inject = Inject(kind, act.created_at_us, None if replaced is None else str(replaced))
+    node_id = act.node_id
+    if parent is None and replaced is None and node_id in states and not _same(states[node_id], text):
+        parent, node_id = node_id, None
+    node_id = node_id if node_id is not None else f"inject-{act.position}"
+    known = states.get(node_id)
+    if not norm_text(text) or (known is not None and known.node.content is not None and not _same(known, text)):
+        result.rejects.append(("inject_conflict", node_id))
+        return None
+    if known is None:
+        known = states[node_id] = NodeState(Node(text, author=str(act.metadata.get("actor") or "human")))
+    known.node.content = known.node.content if known.node.content is not None else text
+    known.node.parents = known.node.parents or _inject_parents(states, node_id, parent, inject.replaces)
+    known.inject = inject
+    return node_id
+
+
+def _inject_parents(states: Mapping[str, NodeState], node_id: str, parent: object, replaces: str | None) -> list[str]:
+    if parent is not None:
+        return [str(parent)] if str(parent) in states and str(parent) != node_id else []
+    if replaces is not None and replaces in states:
+        return [p for p in states[replaces].node.parents if p != node_id]
+    return []
+
+
+def _same(state: NodeState, text: str | None) -> bool:
+    return norm_text(state.node.content) == norm_text(text)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(str(name) for name in value) if isinstance(value, list) else (str(value),)
+
+
+def nodes_in(epoch: Epoch) -> Iterator[tuple[str, NodeState]]:
+    """The nodes of a graph in the order of their ids."""
+    yield from sorted(epoch.states.items())

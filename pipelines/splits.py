@@ -1,0 +1,34 @@
+"""Which split a session belongs to: a pure function of its user, so that no user is in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import pyarrow as pa
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+SPLITS: Final = (TRAIN, VALIDATION, TEST)
+_TRAIN_BELOW: Final = 9000
+_VALIDATION_BELOW: Final = 9500
+_BUCKETS: Final = 10_000
+
+
+def split_of(user_id: str | None, session_uid: str, salt: str) -> str:
+    """The split of a user, or of a session without one: 90 % train, 5 % validation, 5 % test.
+
+    A function of its arguments only, so sessions added later move nobody.
+    """
+    digest = hashlib.sha256(f"{salt}\x1f{user_id or session_uid}".encode()).digest()
+    bucket = int.from_bytes(digest[:8], "big") % _BUCKETS
+    if bucket < _TRAIN_BELOW:
+        return TRAIN
+    return VALIDATION if bucket < _VALIDATION_BELOW else TEST
+
+
+def split_column(user_ids: pa.Array, session_uids: pa.Array, salt: str) -> pa.Array:
+    """:func:`split_of` for columns of equal length; one digest per row, about 1 µs."""
+    pairs = zip(user_ids.to_pylist(), session_uids.to_pylist(), strict=True)
+    return pa.array([split_of(user, uid, salt) for user, uid in pairs], pa.string())
