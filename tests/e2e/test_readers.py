@@ -1,0 +1,44 @@
+"""What analysts and trainers do: open the tables and exports with their own tools."""
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+from datasets import load_dataset
+from deltalake import DeltaTable
+
+from pipelines.schema import EXPORTS, TABLES
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    from conftest import Sessionlake
+
+    command = Sessionlake(tmp_path_factory.mktemp("readers"))
+    command("demo", "--dir", "demo", "--sessions", "120")
+    for name in EXPORTS:
+        command("export", name, "--storage", "file:demo/lake")
+    return command.directory / "demo" / "lake"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_reader_counts_the_same(lake, table):
+    glob = f"{lake}/tables/{table}/data/**/*.parquet"
+    counts = {
+        "delta": DeltaTable(f"{lake}/tables/{table}").count(),
+        "pyarrow": ds.dataset(f"{lake}/tables/{table}/data", partitioning="hive").count_rows(),
+        "duckdb": duckdb.sql(f"select count(*) from '{glob}'").fetchall()[0][0],
+        "polars glob": pl.scan_parquet(glob).select(pl.len()).collect().item(),
+        "polars delta": pl.scan_delta(f"{lake}/tables/{table}").select(pl.len()).collect().item(),
+        "pandas": len(pd.read_parquet(f"{lake}/tables/{table}/data")),
+    }
+    assert len(set(counts.values())) == 1, counts
+    assert counts["delta"] > 0
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_datasets_loads_every_export(lake, name, tmp_path):
+    loaded = load_dataset(str(lake / "exports" / name / "latest"), cache_dir=str(tmp_path))
+    assert loaded["train"].num_rows > 0
+    assert loaded["train"].column_names == EXPORTS[name].schema.names
