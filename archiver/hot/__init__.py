@@ -1,0 +1,5 @@
+"""The hot store: live sessions in one SQLite database per host. The only package that imports sqlite3."""
+
+from archiver.hot.store import HotStore
+
+__all__ = ["HotStore"]

@@ -1,0 +1,322 @@
+"""Connections and transactions of one ``hot.db`` in one process: the only way in.
+
+Writers of a process queue up; whoever gets the lock commits for everybody who waits (group commit)
+behind the gate that orders processes, and then each caller waits for its own durability outside of
+both. One connection writes, a few read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from archiver.errors import CorruptDataError, InputError, SessionLakeError, StorageError, StoreBusyError
+from archiver.hot import schema
+from archiver.hot.durability import WalSync
+from archiver.hot.gate import Gate, refuse_network_filesystem
+from archiver.settings import Durability
+
+READERS: Final = 3
+_BATCH: Final = 64
+_WAL_LIMIT_BYTES: Final = 32 * 1024 * 1024
+_WAL_CHECK_COMMITS: Final = 512
+
+T = TypeVar("T")
+
+
+class _Job(Generic[T]):
+    """One caller's work in a group commit."""
+
+    __slots__ = ("done", "error", "result", "ticket", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+        self.done = False
+        self.ticket = 0
+        self.result: T
+        self.error: BaseException | None = None
+
+
+class Database:
+    """An open ``hot.db``.
+
+    Nothing else in the process may open, hash or copy the file by path: POSIX locks die when any
+    descriptor of it closes, and another process then deletes the WAL with committed rows in it.
+    """
+
+    def __init__(self, directory: Path, *, busy_timeout_seconds: float) -> None:
+        self.path = directory / "hot.db"
+        self._timeout_seconds = busy_timeout_seconds
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job[Any]] = deque()
+        self._reader_slots = threading.BoundedSemaphore(READERS)
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._commits = 0
+        _create_directory(directory)
+        refuse_network_filesystem(directory)
+        self._sync = WalSync(directory / "hot.db-wal")
+        self._gate = Gate(directory / "hot.lock")
+        try:
+            with self._behind_gate(), _translated("open store", self.path):
+                self._writer = self._connect()
+                schema.migrate(self._writer, key=str(self.path))
+                self._sync.wait(self._sync.committed())
+        except BaseException:
+            self._gate.close()
+            raise
+
+    def run(self, work: Callable[[sqlite3.Connection], T], durability: Durability) -> T:
+        """Run ``work`` in a write transaction, alone or with other callers', and return its result when durable.
+
+        ``work`` may run in another thread, must not block, and is undone as a whole if it raises.
+        """
+        self._sync.check()
+        job = _Job(work)
+        self._jobs.append(job)
+        self._take_turn(job)
+        try:
+            while not job.done:
+                self._commit_batch()
+        finally:
+            self._lock.release()
+        if job.error is not None:
+            raise job.error
+        self._make_durable(job.ticket, durability)
+        return job.result
+
+    @contextlib.contextmanager
+    def transaction(self, durability: Durability) -> Iterator[sqlite3.Connection]:
+        """A write transaction of its own: BEGIN IMMEDIATE behind the gate, COMMIT at the end, then durable."""
+        self._sync.check()
+        self._acquire_lock()
+        try:
+            with self._behind_gate(), _translated("write", self.path), _transaction(self._writer):
+                yield self._writer
+            ticket = self._sync.committed()
+        finally:
+            self._lock.release()
+        self._make_durable(ticket, durability)
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction on a connection of the pool. Keep it short: it holds the WAL back."""
+        if not self._reader_slots.acquire(timeout=self._timeout_seconds):
+            raise StoreBusyError("all readers are taken", operation="read", key=str(self.path), hint="try again")
+        connection: sqlite3.Connection | None = None
+        try:
+            with _translated("read", self.path):
+                connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
+                connection.execute("BEGIN")
+                yield connection
+        finally:
+            if connection is not None:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._idle_readers.append(connection)
+            self._reader_slots.release()
+
+    def flush(self) -> None:
+        """Return when everything committed so far survives power loss."""
+        self._sync.wait(self._sync.last_ticket)
+
+    def checkpoint(self) -> None:
+        """Move the WAL into the database and empty it, so that no deleted text stays in either file."""
+        self._acquire_lock()
+        try:
+            with self._behind_gate(), _translated("checkpoint", self.path):
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Sync and close; waits for readers and writers under way."""
+        for _ in range(READERS):
+            self._reader_slots.acquire(timeout=self._timeout_seconds)
+        self._acquire_lock()
+        try:
+            with self._behind_gate():
+                self._sync.close()
+                for connection in [*self._idle_readers, self._writer]:
+                    connection.close()
+            self._gate.close()
+        finally:
+            self._lock.release()
+
+    def abandon(self) -> None:
+        """After a fork, in the child: the parent's gate must not stay locked by a descriptor of ours.
+
+        Its connections must be neither used nor closed here, closing could checkpoint under the parent.
+        """
+        self._gate.close()
+
+    # ---------------------------------------------------------------- taking turns
+
+    def _take_turn(self, job: _Job[Any]) -> None:
+        """Get the lock, or leave the queue; a job that a leader has taken already is decided, so wait for it."""
+        if self._lock.acquire(timeout=self._timeout_seconds):
+            return
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            self._lock.acquire()
+        else:
+            raise self._busy()
+
+    def _acquire_lock(self) -> None:
+        if not self._lock.acquire(timeout=self._timeout_seconds):
+            raise self._busy()
+
+    def _busy(self) -> StoreBusyError:
+        return StoreBusyError(
+            f"other writers of this process took {self._timeout_seconds:g} s", operation="write",
+            key=str(self.path), hint="try again",
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _behind_gate(self) -> Iterator[None]:
+        self._gate.acquire(self._timeout_seconds)
+        try:
+            yield
+        finally:
+            self._gate.release()
+
+    # ---------------------------------------------------------------- group commit
+
+    def _commit_batch(self) -> None:
+        """Commit everybody in the queue, in one transaction, and tell each how it went."""
+        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), _BATCH))]
+        try:
+            self._gate.acquire(self._timeout_seconds)
+            try:
+                self._execute(batch)
+            finally:
+                self._gate.release()
+            ticket = self._sync.committed()
+        except BaseException as error:  # noqa: BLE001  every waiting caller gets it, none may hang
+            for job in batch:
+                job.error = job.error or _translate(error, "write", self.path)
+        else:
+            for job in batch:
+                job.ticket = ticket
+        for job in batch:
+            job.done = True
+
+    def _execute(self, batch: list[_Job[Any]]) -> None:
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            if len(batch) == 1:
+                batch[0].result = batch[0].work(writer)
+            else:
+                for job in batch:
+                    self._execute_one(job)
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    def _execute_one(self, job: _Job[Any]) -> None:
+        """One job of several: its failure undoes its own statements only, unless SQLite gave up the transaction."""
+        self._writer.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(self._writer)
+        except Exception as error:
+            if not self._writer.in_transaction:
+                raise
+            self._writer.execute("ROLLBACK TO job")
+            job.error = _translate(error, "write", self.path)
+        self._writer.execute("RELEASE job")
+
+    def _make_durable(self, ticket: int, durability: Durability) -> None:
+        if durability == "power":
+            self._sync.wait(ticket)
+        elif durability == "interval":
+            self._sync.soon()
+        self._commits += 1
+        if self._commits % _WAL_CHECK_COMMITS == 0 and self._sync.wal_bytes() > _WAL_LIMIT_BYTES:
+            self.checkpoint()
+
+    # ---------------------------------------------------------------- connections
+
+    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._timeout_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=128,
+        )
+        if not read_only:
+            self.path.chmod(0o600)  # before the first page: the WAL and its index take the mode over
+        schema.configure(connection)
+        if read_only:
+            connection.execute("PRAGMA query_only=ON")
+        return connection
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _create_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be created: {error.strerror}", operation="open store", key=str(directory)
+        ) from error
+
+
+@contextlib.contextmanager
+def _translated(operation: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, operation, path) from error
+
+
+_Kind = tuple[type[SessionLakeError], str, str]
+_KINDS: Final[dict[int, _Kind]] = {
+    sqlite3.SQLITE_BUSY: (StoreBusyError, "another program holds the database", "try again"),
+    sqlite3.SQLITE_LOCKED: (StoreBusyError, "another program holds the database", "try again"),
+    sqlite3.SQLITE_CORRUPT: (
+        CorruptDataError,
+        "damaged",
+        "stop the writers, copy the directory, run sessionlake doctor",
+    ),
+    sqlite3.SQLITE_NOTADB: (CorruptDataError, "no SQLite database", "stop the writers, look what the file is"),
+    sqlite3.SQLITE_FULL: (
+        StorageError,
+        "the disk is full, nothing of this call was written",
+        "free space, then try again",
+    ),
+    sqlite3.SQLITE_TOOBIG: (InputError, "a value is larger than SQLite can hold", ""),
+}
+_OTHER: Final[_Kind] = (StorageError, "SQLite failed", "check the disk and the permissions of the directory")
+
+
+def _translate(error: BaseException, operation: str, path: Path) -> BaseException:
+    """SQLite's errors as ours; anything else as it is."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    kind, message, hint = _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _OTHER)
+    found = kind(f"{message}: {error}", operation=operation, key=str(path), hint=hint)
+    found.__cause__ = error
+    return found
