@@ -1,7 +1,28 @@
 """What a session's interactions mean: node states, verdicts, and the rows that follow from them."""
 
-from pipelines.derive.acts import Act, Session, Turn, actor_columns
-from pipelines.derive.replay import DEFAULT_RULES, Rules, replay
+from pipelines.derive.acts import ACTOR_KINDS, Act, Session, Turn, actor_columns
+from pipelines.derive.context import Chat, Reject, Row
+from pipelines.derive.pairs import PAIR_KINDS
+from pipelines.derive.replay import DEFAULT_RULES, Rules, norm_text, replay
+from pipelines.derive.rows import Derived, training_rows
 from pipelines.derive.tables import TableRows, table_rows
 
-__all__ = ["DEFAULT_RULES", "Act", "Rules", "Session", "TableRows", "Turn", "actor_columns", "replay", "table_rows"]
+__all__ = [
+    "ACTOR_KINDS",
+    "DEFAULT_RULES",
+    "PAIR_KINDS",
+    "Act",
+    "Chat",
+    "Derived",
+    "Reject",
+    "Row",
+    "Rules",
+    "Session",
+    "TableRows",
+    "Turn",
+    "actor_columns",
+    "norm_text",
+    "replay",
+    "table_rows",
+    "training_rows",
+]

@@ -119,6 +119,10 @@ class NodeState:
                     return found.pop() if len(found) == 1 else CONFLICT
         return None
 
+    def is_tied(self, rules: Rules) -> bool:
+        """Whether the counted annotators are evenly split over pruning the node."""
+        return self.agreement(rules) == 0.5
+
     def agreement(self, rules: Rules) -> float | None:
         """Share of the counted annotators whose latest vote is to prune; None without a counted vote."""
         counted = [vote.prune for vote in self.votes.values() if vote.kind in rules.choice_kinds]
@@ -166,14 +170,14 @@ class Replay:
 
     Attributes:
         messages: Verdicts on messages, where a session has no graph: message index to state.
-        unattributed: Verdicts that no node or message could be found for, the latest per actor and level.
+        unattributed: Verdicts that no node or message could be found for, by the node id they named, if any.
         rejects: (reason, node id) of acts that mean nothing.
     """
 
     epochs: list[Epoch]
     events: list[FeedbackEvent] = field(default_factory=list)
     messages: dict[int, NodeState] = field(default_factory=dict)
-    unattributed: dict[tuple[Any, ...], Verdict] = field(default_factory=dict)
+    unattributed: dict[str | None, NodeState] = field(default_factory=dict)
     rejects: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -267,7 +271,7 @@ def _record_verdict(session: Session, result: Replay, home: Epoch, act: Act, who
         result.messages.setdefault(message, NodeState(Node(None))).verdicts[actor, level] = verdict
     else:
         target = ("nothing", node_id)
-        result.unattributed[node_id, actor, level] = verdict
+        result.unattributed.setdefault(node_id, NodeState(Node(None))).verdicts[actor, level] = verdict
     result.events.append(FeedbackEvent(act, actor, kind, level, home.number, message, target))
 
 
