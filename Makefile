@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-trainers check bench lock clean
+.PHONY: help demo test test-all test-trainers check bench docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ check: $(VENV)/.dev  ## formatting, lint, types, import direction
 
 bench: $(VENV)/.dev  ## reproduce every performance claim, peers side by side
 	$(BIN)/sessionlake bench all
+
+docs: $(VENV)/.dev  ## rewrite the generated pages
+	$(BIN)/python docs/generate.py
 
 lock:  ## rewrite the hash-pinned locks from pyproject.toml (needs uv)
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml -
