@@ -70,9 +70,10 @@ class StoreFacts:
 class ObjectStore(Protocol):
     """Bytes by key.
 
-    Keys are relative to :attr:`url`; segments of ``[A-Za-z0-9._=~+@-]`` joined by ``/``, none starting
-    with a dot. Any call may raise StorageError (the store refused or cannot be reached); a call that
-    writes raises OutcomeUnknownError where nobody can tell whether it landed. Safe for threads.
+    Keys are relative to :attr:`url`: parts of ``[A-Za-z0-9._=~+@-]`` joined by ``/``, none starting with
+    a dot, and none both an object and the parent of others. Any call may raise StorageError (the store
+    refused or cannot be reached); a call that writes raises OutcomeUnknownError where nobody can tell
+    whether it landed. Safe for threads.
     """
 
     @property
@@ -127,9 +128,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts after ``start_after``, in key order.
+        """Objects whose key starts with ``prefix`` and sorts after ``start_after``; one request per 1,000.
 
-        One request per 1,000 objects.
+        Keys of one parent come in their order. Across parents Amazon S3 and a directory keep the order
+        of the whole keys, but a server that sorts level by level (SeaweedFS) does not.
         """
         ...
 
@@ -163,6 +165,10 @@ class ObjectStore(Protocol):
 
     def delta_options(self) -> dict[str, str]:
         """``storage_options`` for delta-rs. They hold credentials: never log, print or store them."""
+        ...
+
+    def clock_skew_seconds(self) -> float:
+        """How far this machine's clock is ahead of the store's, to about a second."""
         ...
 
     def probe(self, key: str) -> StoreFacts:

@@ -207,6 +207,10 @@ class DirectoryStore:
         """See ObjectStore: a local directory needs none."""
         return {}
 
+    def clock_skew_seconds(self) -> float:
+        """See ObjectStore: a directory has this machine's clock."""
+        return 0.0
+
     def probe(self, key: str) -> StoreFacts:
         """See ObjectStore."""
         try:
