@@ -19,6 +19,7 @@ from archiver.archive.keys import (
     list_segments,
     open_bytes,
     open_remote,
+    open_source,
     register_archiver,
 )
 from archiver.archive.tombstones import (
@@ -47,6 +48,7 @@ __all__ = [
     "list_segments",
     "open_bytes",
     "open_remote",
+    "open_source",
     "put_tombstone",
     "register_archiver",
     "tombstones",

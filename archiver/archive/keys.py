@@ -85,7 +85,12 @@ def open_remote(store: ObjectStore, ref: SegmentRef) -> pq.ParquetFile:
 
 def open_bytes(data: bytes, ref: SegmentRef) -> pq.ParquetFile:
     """Bytes that came from a segment's key, opened; CorruptDataError if they are no segment or another's."""
-    file = segments.open_segment(pa.BufferReader(data), key=ref.key)
+    return open_source(pa.BufferReader(data), ref)
+
+
+def open_source(source: pa.NativeFile, ref: SegmentRef) -> pq.ParquetFile:
+    """A segment opened for reading parts of it; CorruptDataError if it is no segment or another's."""
+    file = segments.open_segment(source, key=ref.key)
     found = segments.segment_metadata(file, key=ref.key).get("segment_id")
     expected = segments.SegmentHeader(ref.archiver_id, ref.sequence).segment_id
     if found != expected:
