@@ -7,9 +7,10 @@ from urllib.parse import unquote
 
 from archiver.objects.base import ObjectInfo, ObjectStore, Staged, StoreFacts, Tail
 from archiver.objects.directory import DirectoryStore
+from archiver.objects.ranges import RangeFile
 from archiver.settings import StorageSettings
 
-__all__ = ["DirectoryStore", "ObjectInfo", "ObjectStore", "Staged", "StoreFacts", "Tail", "open_store"]
+__all__ = ["DirectoryStore", "ObjectInfo", "ObjectStore", "RangeFile", "Staged", "StoreFacts", "Tail", "open_store"]
 
 
 def open_store(settings: StorageSettings) -> ObjectStore:
