@@ -110,7 +110,6 @@ MESSAGES_TABLE: Final = Dataset(
             _nullable("language", STRING, "language of the message"),
             _nullable("content", STRING, "text"),
             _column("n_chars", INT, "characters (code points) of the text"),
-            _nullable("content_sha256", STRING, "sha256 of the text as UTF-8"),
         ]
     ),
     ("session_uid", "message_index"),

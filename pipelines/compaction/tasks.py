@@ -1,0 +1,256 @@
+"""The two kinds of task: derive and stage the rows of new segments; stage old files without superseded rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from archiver import archive, segments
+from archiver.errors import CorruptDataError
+from archiver.objects import ObjectStore
+from pipelines import datafiles, derive
+from pipelines.compaction import rows
+from pipelines.compaction.plan import Gap, Part
+from pipelines.compaction.select import CHOSEN, Reject, dates
+from pipelines.compaction.summary import INPUT_COLUMNS, Partial, partial
+from pipelines.datafiles import StagedFile
+from pipelines.lake import DataFile
+from pipelines.schema import TABLES
+
+ORIGIN: Final = pa.schema([*CHOSEN, ("archive_key", pa.string()), ("archive_sha256", pa.string()), ("dt", pa.date32())])
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPart:
+    """A part of a segment and which of its rows count; ``chosen.row`` counts within the part."""
+
+    part: Part
+    sha256: str
+    chosen: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class MapTask:
+    """Derive the tables' rows of some parts. Its outputs are named by ``identity``."""
+
+    store: ObjectStore
+    run: int
+    parts: tuple[ChosenPart, ...]
+    salt: str
+
+    @property
+    def identity(self) -> str:
+        """Digest of the run and the inputs."""
+        names = [f"{p.part.ref.key}:{p.part.start}:{p.part.stop}" for p in self.parts]
+        return hashlib.sha256("\n".join([str(self.run), *names]).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class MapResult:
+    """What a map task staged and found.
+
+    Attributes:
+        superseded: date → sessions whose rows in the session-level tables these rows replace.
+        withdrawn: date → sessions stored earlier that must not be in any table any more.
+        gap: The segment that could not be read; then nothing else here counts.
+    """
+
+    files: tuple[StagedFile, ...] = ()
+    partials: tuple[Partial, ...] = ()
+    superseded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    withdrawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rejects: tuple[Reject, ...] = ()
+    excluded: int = 0
+    gap: Gap | None = None
+
+
+def map_parts(task: MapTask) -> MapResult:
+    """Read, derive, write and stage; nothing becomes visible. Memory: a few times the task's bytes."""
+    tables, origins = [], []
+    for part in task.parts:
+        try:
+            table = _read(task.store, part)
+        except CorruptDataError as error:
+            return MapResult(gap=Gap(part.part.ref, "damaged", str(error)))
+        tables.append(table)
+        origins.append(_origin(part, table))
+    sessions, origin = _sorted(pa.concat_tables(tables), pa.concat_tables(origins))
+    return _stage_all(task, sessions, origin)
+
+
+def _read(store: ObjectStore, part: ChosenPart) -> pa.Table:
+    ref = part.part.ref
+    file = archive.open_bytes(store.get(ref.key), ref)
+    stop = file.num_row_groups if part.part.stop is None else min(part.part.stop, file.num_row_groups)
+    batches = segments.read_batches(file, key=ref.key, row_groups=range(part.part.start, stop))
+    table = pa.Table.from_batches(batches, segments.SCHEMA)
+    if part.chosen.num_rows == table.num_rows:
+        return table
+    return table.take(part.chosen["row"])
+
+
+def _origin(part: ChosenPart, table: pa.Table) -> pa.Table:
+    count = part.chosen.num_rows
+    added = [
+        pa.repeat(part.part.ref.key, count),
+        pa.repeat(part.sha256, count),
+        dates(table["created_at"]),
+    ]
+    return pa.Table.from_arrays([*part.chosen.columns, *added], schema=ORIGIN)
+
+
+def _sorted(sessions: pa.Table, origin: pa.Table) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Both by date, then session_uid, each as one batch."""
+    keys = pa.table({"dt": origin["dt"], "uid": sessions["session_uid"]})
+    order = pc.sort_indices(keys, [("dt", "ascending"), ("uid", "ascending")])
+    whole, whole_origin = _one_batch(sessions), _one_batch(origin)
+    if np.array_equal(order.to_numpy(), np.arange(len(order))):
+        return whole, whole_origin
+    return whole.take(order), whole_origin.take(order)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) -> MapResult:
+    files: list[StagedFile] = []
+    partials: list[Partial] = []
+    rejects: list[Reject] = []
+    superseded: dict[str, tuple[str, ...]] = {}
+    withdrawn: dict[str, tuple[str, ...]] = {}
+    excluded = 0
+    for dt, batch, of_batch in _by_date(sessions, origin):
+        clash = _prefix_clashes(batch, of_batch)
+        rejects += _prefix_rejects(batch, of_batch, clash)
+        barred = pc.equal(rows.consent(batch.column("metadata")), "none").fill_null(False)
+        stored = pc.greater(of_batch.column("stored_revision"), 0)
+        uids = batch.column("session_uid")
+        withdrawn[dt] = tuple(uids.filter(pc.and_(barred, stored)).to_pylist())
+        keep = pc.invert(pc.or_(barred, clash))
+        superseded[dt] = tuple(uids.filter(pc.and_(keep, stored)).to_pylist())
+        excluded += pc.sum(barred).as_py() or 0
+        if not pc.all(keep).as_py():
+            batch, of_batch = batch.filter(keep), of_batch.filter(keep)  # noqa: PLW2901
+        staged, counted = _stage_date(task, dt, batch, of_batch)
+        files += staged
+        partials.append(counted)
+    return MapResult(tuple(files), tuple(partials), _filled(superseded), _filled(withdrawn), tuple(rejects), excluded)
+
+
+def _filled(found: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {dt: uids for dt, uids in found.items() if uids}
+
+
+def _by_date(sessions: pa.RecordBatch, origin: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch, pa.RecordBatch]]:
+    days = origin.column("dt").cast(pa.int32()).to_numpy()
+    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)] if len(days) else []
+    for start, stop in pairwise(starts):
+        dt = str(origin.column("dt")[start])
+        yield dt, sessions.slice(start, stop - start), origin.slice(start, stop - start)
+
+
+def _prefix_clashes(batch: pa.RecordBatch, origin: pa.RecordBatch) -> pa.BooleanArray:
+    """Which sessions do not begin with the events that the tables hold of them."""
+    clash = np.zeros(batch.num_rows, bool)
+    again = np.flatnonzero(pc.greater(origin.column("stored_revision"), 0).to_numpy(zero_copy_only=False))
+    if len(again):
+        old = batch.take(pa.array(again))
+        counts = [origin.column(n).to_numpy()[again] for n in ("stored_messages", "stored_interactions")]
+        lengths = [pc.list_value_length(old.column(n)).to_numpy() for n in ("messages", "interactions")]
+        enough = (lengths[0] >= counts[0]) & (lengths[1] >= counts[1])
+        found = rows.prefix_digests(old, np.minimum(counts[0], lengths[0]), np.minimum(counts[1], lengths[1]))
+        same = pc.equal(pa.array(found), origin.column("stored_prefix").take(pa.array(again)))
+        clash[again] = ~(enough & same.to_numpy(zero_copy_only=False))
+    return pa.array(clash)
+
+
+def _prefix_rejects(batch: pa.RecordBatch, origin: pa.RecordBatch, clash: pa.BooleanArray) -> list[Reject]:
+    uids = batch.column("session_uid").filter(clash).to_pylist()
+    keys = origin.column("archive_key").filter(clash).to_pylist()
+    return [
+        Reject("prefix_conflict", uid, key, "its first events differ from those in the tables")
+        for uid, key in zip(uids, keys, strict=True)
+    ]
+
+
+def _stage_date(
+    task: MapTask, dt: str, batch: pa.RecordBatch, origin: pa.RecordBatch
+) -> tuple[list[StagedFile], Partial]:
+    derived = derive.table_rows(batch)
+    tables = {
+        "messages": rows.messages(batch, origin.column("stored_messages")),
+        "interactions": rows.interactions(batch, origin.column("stored_interactions")),
+        "nodes": derived.nodes,
+        "feedback": derived.feedback,
+        "sessions": rows.sessions(batch, derived, origin, task.salt),
+    }
+    staged = [
+        datafiles.stage(task.store, TABLES[name], dt, [table], run=task.run, task=task.identity)
+        for name, table in tables.items()
+    ]
+    return [file for file in staged if file], partial(derived.feedback, dt)
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteTask:
+    """Stage active files again, each without the rows of some sessions."""
+
+    store: ObjectStore
+    run: int
+    files: tuple[tuple[DataFile, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteResult:
+    """``found`` is false if the file holds none of the sessions: then it stays and nothing was staged."""
+
+    found: bool
+    staged: StagedFile | None = None
+    partial: Partial | None = None
+
+
+def rewrite(task: RewriteTask) -> list[tuple[DataFile, RewriteResult]]:
+    """Drop superseded rows from files; of a feedback file also count what is left."""
+    return [(file, _rewrite_one(task, file, pa.array(without, pa.string()))) for file, without in task.files]
+
+
+def _rewrite_one(task: RewriteTask, file: DataFile, gone: pa.Array) -> RewriteResult:
+    """Most files that may hold a session by their bounds do not, so its column is looked at first."""
+    is_feedback = file.table == "feedback"
+    columns = INPUT_COLUMNS if is_feedback else ("session_uid",)
+    left = list(_without(datafiles.read(task.store, file, columns), gone))
+    counted = partial(pa.concat_tables(left), file.dt) if is_feedback and left else None
+    if sum(t.num_rows for t in left) == file.n_rows:
+        return RewriteResult(found=False, partial=counted)
+    staged = datafiles.stage(
+        task.store,
+        TABLES[file.table],
+        file.dt,
+        _without(datafiles.read(task.store, file, whole=True), gone),
+        run=task.run,
+        task=f"rewrite {file.path}",
+    )
+    return RewriteResult(found=True, staged=staged, partial=counted)
+
+
+def _without(tables: Iterator[pa.Table], gone: pa.Array) -> Iterator[pa.Table]:
+    for table in tables:
+        yield table.filter(pc.invert(pc.is_in(table["session_uid"], gone)))
+
+
+def merged(results: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, set[str]]:
+    """Sessions by date, over several results."""
+    found: dict[str, set[str]] = {}
+    for result in results:
+        for dt, uids in result.items():
+            found.setdefault(dt, set()).update(uids)
+    return found

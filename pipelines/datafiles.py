@@ -1,0 +1,197 @@
+"""Parquet data files of the tables: how they are written, staged and read.
+
+A file's name is made from its run, its task and its bytes, so a repeated task stages the same names
+and two that differ can never meet under one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from archiver.errors import CorruptDataError
+from archiver.objects import ObjectStore
+from pipelines.lake import PREFIX, Addition, DataFile
+from pipelines.schema import TABLES, Dataset
+
+ROW_GROUP_BYTES: Final = 16 * 1024**2
+"""Uncompressed size of a row group: large enough to compress, small enough to prune and to hold."""
+
+_DICTIONARY: Final = frozenset(
+    {
+        "session_uid", "session_id", "user_id", "role", "language", "action_type", "feedback", "actor", "actor_kind",
+        "graph_format", "split", "consent", "archive_key", "archive_sha256", "status", "label", "level", "author",
+        "annotator", "node_status", "grain", "day",
+    }
+)  # fmt: skip
+_TEXT: Final = frozenset({"content", "graph_state", "metadata", "title", "feedback_reported", "context", "parent_ids"})
+_BLOOM: Final = ("session_uid", "user_id")
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A data file brought to the store but not visible yet: ``path`` is relative to the table's root."""
+
+    table: str
+    path: str
+    token: str
+    addition: Addition
+    n_rows: int
+
+    @property
+    def key(self) -> str:
+        """The object key it will have."""
+        return f"{PREFIX}/{self.table}/{self.path}"
+
+
+def stage(
+    store: ObjectStore, dataset: Dataset, dt: str, rows: Iterable[pa.Table], *, run: int, task: str
+) -> StagedFile | None:
+    """Write rows, already in the table's order, as one file of partition ``dt`` and stage it; None for no rows."""
+    data, n_rows, stats = _encode(dataset, rows)
+    if not n_rows:
+        return None
+    digest = hashlib.sha256(task.encode() + b"\x1f" + data).hexdigest()[:24]
+    path = f"data/dt={dt}/part-{run:010d}-{digest}.parquet"
+    token = store.stage(f"{PREFIX}/{dataset.name}/{path}", data)
+    return StagedFile(dataset.name, path, token, Addition(path, dt, len(data), json.dumps(stats)), n_rows)
+
+
+def _encode(dataset: Dataset, rows: Iterable[pa.Table]) -> tuple[bytes, int, dict[str, Any]]:
+    sink = io.BytesIO()
+    statistics = _Statistics(dataset)
+    parts = (part for table in rows if table.num_rows for part in _row_groups(table))
+    first = next(parts, None)
+    if first is None:
+        return b"", 0, {}
+    schema = _file_schema(dataset, first)
+    with pq.ParquetWriter(sink, schema, **_writer_options(dataset)) as writer:
+        for part in chain([first], parts):
+            writer.write_table(pa.Table.from_arrays(part.columns, schema=schema), row_group_size=part.num_rows)
+            statistics.add(part)
+    return sink.getvalue(), statistics.n_rows, statistics.as_log()
+
+
+def _file_schema(dataset: Dataset, rows: pa.Table) -> pa.Schema:
+    """The table's schema; a key column that comes as a dictionary stays one, which Parquet stores without decoding."""
+    pairs = zip(dataset.schema, rows.schema, strict=True)
+    return pa.schema([f.with_type(r.type) if pa.types.is_dictionary(r.type) else f for f, r in pairs])
+
+
+def _row_groups(table: pa.Table) -> Iterator[pa.Table]:
+    n_groups = max(1, round(table.nbytes / ROW_GROUP_BYTES))
+    size = max(1, -(-table.num_rows // n_groups))
+    for start in range(0, table.num_rows, size):
+        yield table.slice(start, size)
+
+
+def _writer_options(dataset: Dataset) -> dict[str, Any]:
+    names = dataset.schema.names
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "use_dictionary": [n for n in names if n in _DICTIONARY],
+        "write_statistics": [n for n in names if n not in _TEXT],
+        "bloom_filter_options": {n: {"ndv": 20_000, "fpp": 0.01} for n in _BLOOM if n in names},
+        "sorting_columns": [pq.SortingColumn(names.index(k)) for k in dataset.sort_keys],
+        "store_schema": False,
+    }
+
+
+class _Statistics:
+    """Row count and bounds of keys, indexes and times for the log; never of a user's text."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.n_rows = 0
+        names = [n for n in dataset.schema.names if n in ("session_uid", "created_at") or n.endswith("_index")]
+        self._bounds: dict[str, list[Any]] = {n: [] for n in names}
+
+    def add(self, part: pa.Table) -> None:
+        self.n_rows += part.num_rows
+        for name, bounds in self._bounds.items():
+            if name == "session_uid":  # sorted
+                bounds += [part[name][0].as_py(), part[name][-1].as_py()]
+            else:
+                found = pc.min_max(part[name].cast(pa.int64()))
+                bounds += [found["min"].as_py(), found["max"].as_py()]
+
+    def as_log(self) -> dict[str, Any]:
+        known = {n: [v for v in b if v is not None] for n, b in self._bounds.items()}
+        low = {n: min(b) for n, b in known.items() if b}
+        high = {n: max(b) for n, b in known.items() if b}
+        if "created_at" in low:  # the log keeps milliseconds: round outwards
+            low["created_at"] = _iso_millis(low["created_at"] // 1000)
+            high["created_at"] = _iso_millis(-(-high["created_at"] // 1000))
+        return {"numRecords": self.n_rows, "minValues": low, "maxValues": high}
+
+
+def _iso_millis(millis: int) -> str:
+    text: str = pc.strftime(pa.scalar(millis, pa.timestamp("ms", "UTC")), "%Y-%m-%dT%H:%M:%SZ").as_py()
+    return text
+
+
+def read(
+    store: ObjectStore, file: DataFile, columns: Sequence[str] | None = None, *, whole: bool = False
+) -> Iterator[pa.Table]:
+    """A data file's row groups in the table's schema, one at a time; columns it lacks are null.
+
+    By range requests of the wanted columns; ``whole`` fetches the file in one request instead.
+    """
+    source = pa.BufferReader(store.get(file.key)) if whole else RangeReader(store, file.key, file.size_bytes)
+    schema = TABLES[file.table].schema
+    wanted = [f for f in schema if columns is None or f.name in columns]
+    try:
+        parquet = pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
+        present = [f.name for f in wanted if f.name in parquet.schema_arrow.names]
+        for i in range(parquet.num_row_groups):
+            yield _conform(parquet.read_row_group(i, columns=present), wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptDataError(f"damaged: {error}", operation="read data file", key=file.key) from error
+
+
+def _conform(table: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
+    columns = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in fields]
+    return pa.Table.from_arrays(columns, schema=pa.schema([f.with_nullable(True) for f in fields]))
+
+
+class RangeReader(io.RawIOBase):
+    """A read-only file over range requests of one object."""
+
+    def __init__(self, store: ObjectStore, key: str, size_bytes: int) -> None:
+        super().__init__()
+        self._store, self._key, self._size, self._at = store, key, size_bytes, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set where the next read starts."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes: one request."""
+        wanted = self._size - self._at if size < 0 else min(size, self._size - self._at)
+        data = self._store.get_range(self._key, self._at, wanted) if wanted > 0 else b""
+        self._at += len(data)
+        return data

@@ -1,0 +1,288 @@
+"""The six Delta tables: where they lie, what a lake version is, and the one way to commit to them.
+
+A lake version is a version of the table ``sessions``: it is committed last in every run, and its
+commit metadata names the versions of the other five that belong to it. Nothing here writes data
+files, and the library's own writers (optimize, merge, delete, write_deltalake) are never used on
+these tables: they write outside ``data/``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import Schema
+from deltalake.transaction import AddAction, RemoveAction
+
+from archiver.errors import ConflictError, InputError, StorageError
+from archiver.objects import ObjectStore
+from pipelines.schema import COMMIT_ORDER, TABLES, table_with_partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX: Final = "tables"
+RUN_APP: Final = "run"
+"""Application id of the app-transaction that carries the number of the run."""
+
+_VECTOR: Final = "sessionlake"
+_CONFIGURATION: Final = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 3650 days"}
+
+
+@dataclass(frozen=True, slots=True)
+class LakeVersion:
+    """One consistent state of all six tables.
+
+    Attributes:
+        number: Version of ``sessions``; what ``--version`` names.
+        run: Number of the last run it holds, 0 before the first.
+        tables: Delta version of every table.
+        watermarks: Last consumed sequence of every archiver.
+    """
+
+    number: int
+    run: int
+    tables: Mapping[str, int]
+    watermarks: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """An active data file of a table, as its log describes it; ``path`` is relative to the table's root."""
+
+    table: str
+    path: str
+    dt: str
+    size_bytes: int
+    n_rows: int
+    min_uid: str | None
+    max_uid: str | None
+
+    @property
+    def key(self) -> str:
+        """The object key."""
+        return f"{PREFIX}/{self.table}/{self.path}"
+
+    def may_hold(self, uids: Sequence[str]) -> bool:
+        """Whether one of the sorted ``uids`` can be in this file, by its statistics."""
+        return (
+            not uids
+            or self.min_uid is None
+            or self.max_uid is None
+            or (uids[0] <= self.max_uid and uids[-1] >= self.min_uid)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A published data file, ready to be committed: ``stats`` is the log's JSON."""
+
+    path: str
+    dt: str
+    size_bytes: int
+    stats: str
+
+
+def table_url(store: ObjectStore, table: str) -> str:
+    """The Delta root of a table, as other readers address it."""
+    if table not in TABLES:
+        raise InputError("no such table", operation="open table", key=table, hint=f"tables are {', '.join(TABLES)}")
+    return f"{store.url}/{PREFIX}/{table}"
+
+
+def exists(store: ObjectStore) -> bool:
+    """Whether the tables were ever created."""
+    with _translated("open table", "sessions"):
+        return DeltaTable.is_deltatable(table_url(store, "sessions"), storage_options=store.delta_options())
+
+
+def create_tables(store: ObjectStore) -> None:
+    """Create what is missing of the six tables and of their columns; safe to race, idempotent."""
+    for name in COMMIT_ORDER:
+        schema = Schema.from_arrow(table_with_partition(TABLES[name]))
+        with _translated("create table", name):
+            table = DeltaTable.create(
+                table_url(store, name),
+                schema=schema,
+                mode="ignore",
+                partition_by=["dt"],
+                description=TABLES[name].rows,
+                configuration=_CONFIGURATION,
+                storage_options=store.delta_options(),
+            )
+            _add_columns(table, schema)
+
+
+def _add_columns(table: DeltaTable, wanted: Schema) -> None:
+    """Columns of a newer release become nullable columns of the older table; its files read as null."""
+    known = {field.name for field in table.schema().fields}
+    missing = [f for f in wanted.fields if f.name not in known]
+    for field in missing:
+        field.nullable = True
+    if missing:
+        table.alter.add_columns(missing)
+
+
+def open_table(store: ObjectStore, table: str, version: int | None = None) -> DeltaTable:
+    """A handle at ``version``, else at the latest; InputError if there is no such version."""
+    try:
+        with _translated("open table", table):
+            return DeltaTable(table_url(store, table), version=version, storage_options=store.delta_options())
+    except TableNotFoundError as error:
+        raise InputError("no tables yet", operation="open table", key=table, hint="run sessionlake compact") from error
+
+
+def current(store: ObjectStore) -> LakeVersion:
+    """The latest lake version; InputError if the tables were never created. Requests: one open of ``sessions``."""
+    return _resolve(open_table(store, "sessions"))
+
+
+def at_version(store: ObjectStore, number: int) -> LakeVersion:
+    """The lake version ``number``; InputError if there is none."""
+    return _resolve(open_table(store, "sessions", number))
+
+
+def _resolve(sessions: DeltaTable) -> LakeVersion:
+    for entry in sessions.history(10) + sessions.history():
+        if _VECTOR in entry:
+            vector = json.loads(entry[_VECTOR])
+            number = int(entry["version"])
+            return LakeVersion(number, vector["run"], {**vector["tables"], "sessions": number}, vector["watermarks"])
+    return LakeVersion(0, 0, dict.fromkeys(COMMIT_ORDER, 0), {})
+
+
+def data_files(
+    store: ObjectStore, table: str, version: int | None, *, dts: Iterable[str] | None = None
+) -> list[DataFile]:
+    """Active files of a table version (None: the latest), of all partitions or of ``dts``, in path order."""
+    actions = pa.table(open_table(store, table, version).get_add_actions(flatten=True))
+    rows = zip(
+        actions.column("path").to_pylist(),
+        pc.cast(_column(actions, "partition.dt"), pa.string()).to_pylist(),
+        actions.column("size_bytes").to_pylist(),
+        _column(actions, "num_records").to_pylist(),
+        _column(actions, "min.session_uid").to_pylist(),
+        _column(actions, "max.session_uid").to_pylist(),
+        strict=True,
+    )
+    wanted = None if dts is None else set(dts)
+    files = [DataFile(table, *row) for row in rows]
+    return sorted((f for f in files if wanted is None or f.dt in wanted), key=lambda f: f.path)
+
+
+def _column(actions: pa.Table, name: str) -> pa.ChunkedArray:
+    if name in actions.column_names:
+        return actions.column(name)
+    return pa.nulls(actions.num_rows, pa.string())
+
+
+def scan(
+    store: ObjectStore,
+    table: str,
+    version: LakeVersion | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    filter: pc.Expression | None = None,  # noqa: A002  pyarrow's own name for it
+) -> pa.Table:
+    """Rows of a table at a lake version (the current one by default), ``dt`` included; see :func:`dataset`."""
+    return dataset(store, table, version).to_table(columns=columns, filter=filter)
+
+
+def dataset(store: ObjectStore, table: str, version: LakeVersion | None = None) -> pads.Dataset:
+    """A table at a lake version as a pyarrow dataset: exact, lazy, columns in the schema's order."""
+    pinned = version or current(store)
+    handle = open_table(store, table, pinned.tables[table])
+    root = local_path(store, f"{PREFIX}/{table}")  # delta-rs's own file system copies every range through Python
+    local = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()) if root else None
+    with _translated("scan", table):
+        return handle.to_pyarrow_dataset(filesystem=local)
+
+
+def run_of(store: ObjectStore, table: str) -> int:
+    """Number of the last run that was committed to a table, 0 before the first."""
+    return open_table(store, table).transaction_version(RUN_APP) or 0
+
+
+def commit(
+    store: ObjectStore,
+    table: str,
+    *,
+    base: int,
+    run: int,
+    watermarks: Mapping[str, int],
+    add: Sequence[Addition] = (),
+    remove: Sequence[DataFile] = (),
+    vector: Mapping[str, Any] | None = None,
+    now_us: int,
+) -> int | None:
+    """Commit one run's changes to one table on version ``base``; returns the version that holds the run.
+
+    That is the version another process made, if one was faster; None if the table is past the run.
+
+    The commit is made on a handle opened at ``base`` and carries the run and the watermarks as
+    app-transactions: the library checks a commit against everything committed since its handle was
+    opened, so a run, or a watermark, lands once. A handle opened later would let it land twice.
+    ``vector`` goes with ``sessions`` only: it makes the commit a lake version.
+    """
+    millis = now_us // 1000
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(a.path, a.size_bytes, {"dt": a.dt}, millis, True, a.stats) for a in add
+    ]
+    actions += [
+        RemoveAction(
+            path=f.path, data_change=True, deletion_timestamp=millis, partition_values={"dt": f.dt}, size=f.size_bytes
+        )
+        for f in remove
+    ]
+    transactions = [Transaction(RUN_APP, run), *(Transaction(a, s) for a, s in sorted(watermarks.items()))]
+    metadata = {_VECTOR: json.dumps(vector, sort_keys=True)} if vector is not None else {}
+    try:
+        with _translated("commit", table):
+            handle = open_table(store, table, base)
+            handle.create_write_transaction(
+                actions,
+                "append",
+                handle.schema(),
+                partition_by=["dt"],
+                commit_properties=CommitProperties(custom_metadata=metadata, app_transactions=transactions),
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
+            )
+    except CommitFailedError as error:
+        if run_of(store, table) < run:
+            raise ConflictError(
+                f"run {run} met a commit that is no run: {error}", operation="commit", key=table,
+                hint="only sessionlake may write these tables; run it again to plan anew",
+            ) from error  # fmt: skip
+    latest = open_table(store, table)  # a handle does not follow its own commit
+    return latest.version() if latest.transaction_version(RUN_APP) == run else None
+
+
+@contextmanager
+def _translated(operation: str, key: str) -> Iterator[None]:
+    """Delta errors as ours; those that callers here tell apart pass."""
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError):
+        raise
+    except (DeltaError, OSError) as error:
+        raise StorageError(
+            str(error), operation=operation, key=key, hint="check the storage and that the version exists"
+        ) from error
+
+
+def local_path(store: ObjectStore, key: str) -> Path | None:
+    """The file that holds an object where the store is a local directory, else None."""
+    if not store.url.startswith("file:"):
+        return None
+    path: str = pafs.FileSystem.from_uri(store.url)[1]
+    return Path(path) / key
