@@ -7,7 +7,8 @@ is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -145,12 +146,10 @@ def _list_column(struct: pa.DataType, lists: Sequence[Sequence[tuple[Any, ...]]]
 
 def batch_to_records(batch: pa.RecordBatch) -> Iterator[SessionRecord]:
     """The sessions of a batch as records; the inverse of :func:`records_to_batch`."""
-    plain = batch.set_column(
-        batch.schema.get_field_index("messages"), "messages", _times_to_us(batch.column("messages"), MESSAGE)
-    )
-    plain = plain.set_column(
-        plain.schema.get_field_index("interactions"), "interactions", _times_to_us(batch.column("interactions"), INTERACTION)
-    )
+    plain = batch
+    for name, struct in (("messages", MESSAGE), ("interactions", INTERACTION)):
+        i = plain.schema.get_field_index(name)
+        plain = plain.set_column(i, name, _times_to_us(batch.column(name), struct))
     for name in ("created_at", "updated_at", "archived_at"):
         i = plain.schema.get_field_index(name)
         plain = plain.set_column(i, name, plain.column(i).cast(pa.int64()))
@@ -165,9 +164,7 @@ def batch_to_records(batch: pa.RecordBatch) -> Iterator[SessionRecord]:
             tz_assumed=row["tz_assumed"],
             messages=tuple(Message(m["role"], m["content"], m["created_at"], m["language"]) for m in row["messages"]),
             interactions=tuple(
-                Interaction(
-                    i["created_at"], i["action_type"], i["node_id"], i["content"], i["feedback"], i["metadata"]
-                )
+                Interaction(i["created_at"], i["action_type"], i["node_id"], i["content"], i["feedback"], i["metadata"])
                 for i in row["interactions"]
             ),
             graph_state=row["graph_state"],
@@ -230,7 +227,8 @@ def write_segment(
             writer.write_batch(batch, row_group_size=max(1, batch.num_rows))
             uids = batch.column("session_uid").to_pylist()
             row_groups.append(uids[0])
-            members += zip(uids, batch.column("revision").to_pylist(), batch.column("content_sha256").to_pylist(), strict=True)
+            revisions, digests = batch.column("revision").to_pylist(), batch.column("content_sha256").to_pylist()
+            members += zip(uids, revisions, digests, strict=True)
             for name in counts:
                 counts[name] += len(batch.column(name).flatten())
             times += batch.column("created_at").cast(pa.int64()).to_pylist()
@@ -251,10 +249,15 @@ _WRITER_OPTIONS: Final = {
     "compression": "zstd",
     "compression_level": 3,
     "write_page_checksum": True,
-    "use_dictionary": ["messages.list.element.role", "interactions.list.element.action_type", "interactions.list.element.feedback", "language"],
+    "use_dictionary": [
+        "messages.list.element.role",
+        "interactions.list.element.action_type",
+        "interactions.list.element.feedback",
+        "language",
+    ],
     "write_statistics": list(_KEY_COLUMNS),
     "store_schema": True,
-}  # fmt: skip
+}
 
 
 def _file_metadata(header: SegmentHeader, summary: SegmentSummary, notes: Mapping[str, str]) -> dict[str, str]:
@@ -274,10 +277,18 @@ def _file_metadata(header: SegmentHeader, summary: SegmentSummary, notes: Mappin
     return {f"sessionlake.{k}": str(v) for k, v in values.items() if v is not None}
 
 
+def void_segment(header: SegmentHeader, *, reason: str) -> bytes:
+    """A segment without rows, which stands where one could not be built and says why."""
+    sink = io.BytesIO()
+    write_segment(sink, header, (), notes={"void": reason[:500]})
+    return sink.getvalue()
+
+
 def segment_metadata(file: pq.ParquetFile, *, key: str) -> Mapping[str, str]:
     """The ``sessionlake.*`` file metadata without the prefix; CorruptDataError if this is no segment v1."""
     raw = file.metadata.metadata or {}
-    values = {k.decode().removeprefix("sessionlake."): v.decode() for k, v in raw.items() if k.startswith(b"sessionlake.")}
+    prefix = b"sessionlake."
+    values = {k.removeprefix(prefix).decode(): v.decode() for k, v in raw.items() if k.startswith(prefix)}
     if values.get("format_version") != str(FORMAT_VERSION):
         raise CorruptDataError(
             f"not a segment of format {FORMAT_VERSION}: format_version is {values.get('format_version')!r}",
@@ -301,12 +312,12 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Row groups as record batches, one at a time; CorruptDataError if a page fails its checksum."""
     for i in range(file.num_row_groups) if row_groups is None else row_groups:
-        yield from _translated(lambda i=i: file.read_row_group(i, columns=columns), key).to_batches()
+        yield from _row_group(file, i, columns, key).to_batches()
 
 
-def _translated(read: Callable[[], pa.Table], key: str) -> pa.Table:
+def _row_group(file: pq.ParquetFile, i: int, columns: Sequence[str] | None, key: str) -> pa.Table:
     try:
-        return read()
+        return file.read_row_group(i, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise CorruptDataError(f"damaged: {error}", operation="read segment", key=key) from error
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -140,7 +140,7 @@ def erase_from_segment(store: ObjectStore, ref: SegmentRef, ledger: Ledger) -> E
         if store.replace(ref.key, data, if_match=info.etag, metadata=metadata, archival=True):
             return ErasedSegment(ref, erased, store.delete_versions(ref.key, keep_latest=True))
     raise StorageError(
-        f"changed under {_TRIES} attempts to rewrite it", operation="erase from segment", key=ref.key, hint="run it again"
+        f"changed during each of {_TRIES} attempts", operation="erase from segment", key=ref.key, hint="run it again"
     )
 
 
@@ -158,9 +158,8 @@ def _without_covered(file: pq.ParquetFile, ledger: Ledger, *, key: str) -> tuple
 
 
 def _rewritten(
-    ref: SegmentRef, file: pq.ParquetFile, kept: list[pa.RecordBatch], metadata: dict[str, str] | object, erased: int
+    ref: SegmentRef, file: pq.ParquetFile, kept: list[pa.RecordBatch], metadata: Mapping[str, str], erased: int
 ) -> tuple[bytes, dict[str, str]]:
-    known = dict(metadata) if isinstance(metadata, dict) else {}
     stored = segments.segment_metadata(file, key=ref.key)
     total = erased + int(stored.get("erased", "0"))
     sealed = stored.get("sealed_membership_digest", stored["membership_digest"])
@@ -169,7 +168,7 @@ def _rewritten(
     summary = segments.write_segment(sink, segments.SegmentHeader(ref.archiver_id, ref.sequence), kept, notes=notes)
     data = sink.getvalue()
     return data, {
-        **known,
+        **metadata,
         "membership-digest": sealed,
         "content-digest": summary.membership_digest,
         "sessions": str(summary.n_sessions),

@@ -1,0 +1,408 @@
+"""Claims: which sessions a segment takes, and what becomes of their rows once the archive has them.
+
+All state of the archive protocol is here. A segment is ``open`` (sessions may join), ``closed`` (its
+membership digest is fixed, requests may go out), ``verified`` (its object is proven to be in the
+archive) or ``released`` (its rows are gone). Every transaction is short: handlers write meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Literal, NamedTuple
+
+from archiver.errors import ConflictError, StoreBusyError, UnknownSessionError
+from archiver.events import SessionRecord
+from archiver.hot import archived, claim_rows, due, frozen, progress
+from archiver.hot.archived import ArchivedEntry, ArchivedRow
+from archiver.hot.claim_rows import Released
+from archiver.hot.due import Backlog, ClaimLimits, Due
+from archiver.hot.progress import Progress
+from archiver.hot.transactions import Transactions
+
+NOTE_SESSIONS: Final = 2000
+
+SegmentKind = Literal["live", "import", "void"]
+SegmentState = Literal["open", "closed", "verified", "released"]
+Covers = Callable[[str, str | None, int], bool]
+"""``covers(session_uid, user_id, created_us)``: whether a tombstone says the session must not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One row of the protocol's state.
+
+    Attributes:
+        segment: Number within this store, across archiver ids.
+        claimed_us: archived_at of all its sessions.
+        membership_digest: Fixed when it closes; what the object in the archive must state.
+        file_sha256: Digest of the spool file; a rebuild may change it, the membership digest never.
+        note: Why it is void.
+    """
+
+    segment: int
+    archiver_id: str
+    sequence: int
+    state: SegmentState
+    kind: SegmentKind
+    claimed_us: int
+    n_sessions: int
+    membership_digest: str | None
+    file_sha256: str | None
+    file_bytes: int | None
+    released_us: int | None
+    note: str | None
+    last_error: str | None
+    last_error_us: int | None
+
+
+_SEGMENT = ", ".join(Segment.__slots__)
+
+
+class Member(NamedTuple):
+    """What the build of a segment found out about one session."""
+
+    session_uid: str
+    content_sha256: str
+    row_group: int
+    n_messages: int
+    n_interactions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a closed segment is known by."""
+
+    n_sessions: int
+    membership_digest: str
+    file_sha256: str
+    file_bytes: int
+
+
+class Claims:
+    """The protocol's transactions on one hot store."""
+
+    def __init__(self, database: Transactions) -> None:
+        self._db = database
+
+    @property
+    def archiver_id(self) -> str:
+        """Who this store is in the archive: 32 random hex digits, made once."""
+        with self._db.reader() as connection:
+            return claim_rows.archiver_id(connection)
+
+    # ---------------------------------------------------------------- claim
+
+    def backlog(self, limits: ClaimLimits, *, now_us: int) -> Backlog:
+        """Count what is due and in no segment yet."""
+        with self._db.reader() as connection:
+            return due.backlog(connection, limits, now_us=now_us)
+
+    def claim(self, limits: ClaimLimits, *, now_us: int) -> Segment | None:
+        """A segment of due sessions, filled up to the limits; None if nothing is due.
+
+        A segment that an earlier run left open comes first and takes nobody else in.
+        """
+        with self._db.reader() as connection:
+            left_open = _segments(connection, "state = 'open' ORDER BY segment LIMIT 1")
+        if left_open:
+            return left_open[0]
+        evict = self.backlog(limits, now_us=now_us).evictable
+        segment: int | None = None
+        n_sessions = text_bytes = 0
+        while n_sessions < limits.segment_sessions and text_bytes < limits.segment_bytes:
+            room = limits.segment_sessions - n_sessions
+            with self._db.reader() as connection:
+                batch = due.due_sessions(connection, limits, now_us=now_us, room=room, evict=evict)
+            if not batch:
+                break
+            batch = _within(batch, limits.segment_bytes - text_bytes)
+            with self._db.transaction(durability="power") as connection:
+                segment, claimed, _ = claim_rows.claim_batch(connection, segment, batch, now_us)
+            n_sessions += claimed
+            text_bytes += sum(chosen.text_bytes for chosen in batch)
+            evict -= sum(chosen.reason == "evicted" for chosen in batch)
+        return self.segment(segment) if segment is not None else None
+
+    # ---------------------------------------------------------------- build and close
+
+    def records(self, segment: Segment) -> Iterator[list[SessionRecord]]:
+        """The claimed sessions of a segment as they were when claimed, sorted by session_uid."""
+        return frozen.claimed_records(self._db, segment.segment)
+
+    def note_members(self, segment: Segment, members: Iterable[Member]) -> None:
+        """Keep what the build found out, for the archived index."""
+        rows = iter(members)
+        while part := list(islice(rows, NOTE_SESSIONS)):
+            with self._db.transaction() as connection:
+                connection.executemany(
+                    "UPDATE claim SET content_sha256 = ?, row_group = ?, n_messages = ?, n_interactions = ?"
+                    " WHERE segment = ? AND session_uid = ?",
+                    [(*member[1:], segment.segment, member.session_uid) for member in part],
+                )
+
+    def close_segment(self, segment: Segment, sealed: Sealed) -> Segment:
+        """Fix a segment's membership, durably; from here on its name may stand in the archive."""
+        with self._db.transaction(durability="power") as connection:
+            claimed, noted = connection.execute(
+                "SELECT count(*), count(content_sha256) FROM claim WHERE segment = ?", (segment.segment,)
+            ).fetchone()
+            changed = connection.execute(
+                "UPDATE segment SET state = 'closed', n_sessions = ?, membership_digest = ?, file_sha256 = ?,"
+                " file_bytes = ? WHERE segment = ? AND state = 'open'",
+                (*_values(sealed), segment.segment),
+            ).rowcount
+            if changed != 1 or not claimed == noted == sealed.n_sessions:
+                raise StoreBusyError(
+                    f"another archiver changed it: {claimed} sessions claimed, {sealed.n_sessions} built",
+                    operation="close segment", key=str(segment.sequence), hint="run it again",
+                )  # fmt: skip
+        return self.segment(segment.segment)
+
+    def add_import_segment(self, sequence: int, sealed: Sealed, *, now_us: int) -> Segment:
+        """Enter a segment whose only source is its spool file: closed, durably."""
+        with self._db.transaction(durability="power") as connection:
+            if claim_rows.next_sequence(connection) != sequence:
+                raise StoreBusyError(
+                    "another archiver took this number",
+                    operation="close segment",
+                    key=str(sequence),
+                    hint="run it again",
+                )
+            row = connection.execute(
+                "INSERT INTO segment(archiver_id, sequence, state, kind, claimed_us, n_sessions, membership_digest,"
+                " file_sha256, file_bytes) VALUES(?, ?, 'closed', 'import', ?, ?, ?, ?, ?) RETURNING segment",
+                (claim_rows.archiver_id(connection), sequence, now_us, *_values(sealed)),
+            ).fetchone()
+        return self.segment(row[0])
+
+    def abandon_empty(self, segment: Segment) -> bool:
+        """Give up an open segment that lost all its sessions (erased, set aside); False if it has any."""
+        with self._db.transaction() as connection:
+            changed = connection.execute(
+                "DELETE FROM segment WHERE segment = ?1 AND state = 'open'"
+                " AND NOT EXISTS (SELECT 1 FROM claim WHERE segment = ?1)",
+                (segment.segment,),
+            ).rowcount
+        return changed == 1
+
+    def rebuilt(self, segment: Segment, *, file_sha256: str, file_bytes: int) -> None:
+        """Note the digest of a spool file that was built again."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE segment SET file_sha256 = ?, file_bytes = ? WHERE segment = ? AND state = 'closed'",
+                (file_sha256, file_bytes, segment.segment),
+            )
+
+    # ---------------------------------------------------------------- state
+
+    def segment(self, segment: int) -> Segment:
+        """One segment by its number in this store."""
+        with self._db.reader() as connection:
+            found = _segments(connection, "segment = ?", (segment,))
+        if not found:
+            raise ConflictError(
+                "is not known any more",
+                operation="read segment",
+                key=str(segment),
+                hint="was hot.db replaced meanwhile?",
+            )
+        return found[0]
+
+    def next_sequence(self) -> int:
+        """The sequence number that the next segment will have."""
+        with self._db.reader() as connection:
+            return claim_rows.next_sequence(connection)
+
+    def first_sequence(self) -> int:
+        """The first sequence number under this archiver id."""
+        with self._db.reader() as connection:
+            own = claim_rows.archiver_id(connection)
+            query = "SELECT coalesce(min(sequence), 1) FROM segment WHERE archiver_id = ?"
+            return int(connection.execute(query, (own,)).fetchone()[0])
+
+    def unreleased(self) -> list[Segment]:
+        """Segments whose rows or spool files are still here, in order."""
+        with self._db.reader() as connection:
+            return _segments(connection, "state <> 'released' ORDER BY segment")
+
+    def failed(self, segment: Segment, error: str, *, now_us: int) -> None:
+        """Note why a segment is not in the archive yet."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE segment SET last_error = ?, last_error_us = ? WHERE segment = ?",
+                (error[:500], now_us, segment.segment),
+            )
+
+    def progress(self) -> Progress:
+        """How archiving goes."""
+        with self._db.reader() as connection:
+            return progress.progress(connection)
+
+    def note_sweep(self, error: str | None, *, now_us: int) -> None:
+        """Keep how a sweep ended."""
+        with self._db.transaction() as connection:
+            progress.note_sweep(connection, error, now_us)
+
+    # ---------------------------------------------------------------- release
+
+    def verified(self, segment: Segment) -> None:
+        """Note that the archive is proven to have a segment."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE segment SET state = 'verified' WHERE segment = ? AND state = 'closed'", (segment.segment,)
+            )
+
+    def release(self, segment: Segment, *, now_us: int) -> Released:
+        """Delete the rows of a verified segment; idempotent, continues after a crash.
+
+        A session written to since its claim stays, with what the archive has noted. Deletions that waited
+        are carried out. A few sessions a transaction, so that no handler waits long.
+        """
+        self._require_verified(segment)
+        deleted = kept = 0
+        while True:
+            with self._db.transaction() as connection:
+                part = claim_rows.release_batch(connection, segment.segment)
+            if part is None:
+                break
+            deleted += part.deleted
+            kept += part.kept
+        self._released(segment, now_us)
+        return Released(deleted, kept)
+
+    def release_import(self, segment: Segment, rows: Iterable[ArchivedRow], *, now_us: int) -> int:
+        """Enter an imported segment's sessions into the archived index; idempotent. Returns how many."""
+        self._require_verified(segment)
+        remaining, total = iter(rows), 0
+        while part := list(islice(remaining, NOTE_SESSIONS)):
+            with self._db.transaction() as connection:
+                archived.insert(connection, part)
+            total += len(part)
+        self._released(segment, now_us)
+        return total
+
+    def _require_verified(self, segment: Segment) -> None:
+        state = self.segment(segment.segment).state
+        if state not in ("verified", "released"):
+            raise ConflictError(f"is {state}, not verified", operation="release segment", key=str(segment.sequence))
+
+    def _released(self, segment: Segment, now_us: int) -> None:
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE segment SET state = 'released', released_us = ?, last_error = NULL, last_error_us = NULL"
+                " WHERE segment = ? AND state = 'verified'",
+                (now_us, segment.segment),
+            )
+
+    # ---------------------------------------------------------------- ways out
+
+    def void(self, segment: Segment, reason: str, *, now_us: int) -> int:
+        """End a segment that could not be built: its sessions stay and may be claimed again. Returns how many."""
+        with self._db.transaction(durability="power") as connection:
+            changed = connection.execute(
+                "UPDATE segment SET kind = 'void', state = 'released', released_us = ?, note = ?"
+                " WHERE segment = ? AND state = 'closed'",
+                (now_us, reason[:500], segment.segment),
+            ).rowcount
+            return claim_rows.unclaim(connection, segment.segment) if changed else 0
+
+    def quarantine(self, session: str, reason: str) -> str:
+        """Set a session (id or uid) aside: no sweep claims it until a person has looked. Returns its uid."""
+        with self._db.transaction(durability="power") as connection:
+            row = connection.execute(
+                "SELECT s.sid, s.session_uid, g.state FROM session s LEFT JOIN claim c ON c.sid = s.sid"
+                " LEFT JOIN segment g ON g.segment = c.segment"
+                " WHERE s.session_uid = ?1 OR s.session_id = ?1 ORDER BY s.created_us DESC LIMIT 1",
+                (session,),
+            ).fetchone()
+            if row is None:
+                raise UnknownSessionError("no such session here", operation="quarantine", key=session)
+            sid, uid, state = row
+            connection.execute("UPDATE session SET quarantined = ? WHERE sid = ?", (reason[:500], sid))
+            if state == "open":
+                connection.execute("DELETE FROM claim WHERE sid = ?", (sid,))
+                connection.execute("UPDATE session SET claimed = 0 WHERE sid = ?", (sid,))
+        return str(uid)
+
+    def new_archiver(self, archiver_id: str) -> list[Segment]:
+        """Become another archiver: unfinished claims are undone. Returns the imported segments to seal again."""
+        with self._db.transaction(durability="power") as connection:
+            undone = _segments(connection, "state IN ('open', 'closed') ORDER BY segment")
+            for segment in undone:
+                claim_rows.unclaim(connection, segment.segment)
+                connection.execute("DELETE FROM segment WHERE segment = ?", (segment.segment,))
+            connection.execute("UPDATE store SET value = ? WHERE name = 'archiver_id'", (archiver_id,))
+        return [segment for segment in undone if segment.kind == "import"]
+
+    # ---------------------------------------------------------------- tombstones
+
+    def drop_covered(self, covers: Covers) -> int:
+        """Delete every covered session, those in a closed segment at its release, and forget them in the index."""
+        with self._db.reader() as connection:
+            rows = connection.execute("SELECT sid, session_uid, user_id, created_us FROM session").fetchall()
+        found = [sid for sid, *about in rows if covers(*about)]
+        for start in range(0, len(found), claim_rows.RELEASE_SESSIONS):
+            with self._db.transaction(durability="power") as connection:
+                claim_rows.erase(connection, found[start : start + claim_rows.RELEASE_SESSIONS])
+        return len(found) + self._forget_covered(covers)
+
+    def _forget_covered(self, covers: Covers) -> int:
+        after, forgotten = "", 0
+        while True:
+            with self._db.reader() as connection:
+                page = connection.execute(
+                    "SELECT session_uid, user_id, created_us FROM archived WHERE session_uid > ?"
+                    " ORDER BY session_uid LIMIT ?",
+                    (after, NOTE_SESSIONS),
+                ).fetchall()
+            if not page:
+                return forgotten
+            after = page[-1][0]
+            covered = [(row[0],) for row in page if covers(*row)]
+            if covered:
+                with self._db.transaction(durability="power") as connection:
+                    connection.executemany("DELETE FROM archived WHERE session_uid = ?", covered)
+                forgotten += len(covered)
+
+    def covered_in(self, segment: Segment, covers: Covers) -> int:
+        """How many sessions of an unreleased segment are covered."""
+        with self._db.reader() as connection:
+            rows = connection.execute(
+                "SELECT c.session_uid, CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END, s.created_us"
+                " FROM claim c JOIN session s USING(sid) WHERE c.segment = ?",
+                (segment.segment,),
+            ).fetchall()
+        return sum(covers(*row) for row in rows)
+
+    # ---------------------------------------------------------------- archived index
+
+    def known_versions(self, session_uid: str) -> list[ArchivedEntry]:
+        """All archived revisions of a session, oldest first."""
+        with self._db.reader() as connection:
+            return archived.versions(connection, session_uid)
+
+    def archived(self, session_id: str) -> ArchivedEntry | None:
+        """The newest conversation archived under an id, at its highest revision."""
+        with self._db.reader() as connection:
+            return archived.latest_of_id(connection, session_id)
+
+
+def _segments(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[Segment]:
+    return [Segment(*row) for row in connection.execute(f"SELECT {_SEGMENT} FROM segment WHERE {where}", values)]  # noqa: S608
+
+
+def _values(sealed: Sealed) -> tuple[int, str, str, int]:
+    return sealed.n_sessions, sealed.membership_digest, sealed.file_sha256, sealed.file_bytes
+
+
+def _within(batch: list[Due], room_bytes: int) -> list[Due]:
+    """The head of a batch that fits, at least one session."""
+    total = 0
+    for count, chosen in enumerate(batch):
+        total += chosen.text_bytes
+        if total > room_bytes:
+            return batch[: max(1, count)]
+    return batch

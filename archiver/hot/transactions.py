@@ -1,0 +1,21 @@
+"""What the parts of the hot store need of it: short transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from archiver.settings import Durability
+
+
+class Transactions(Protocol):
+    """Something that reads and writes one ``hot.db``."""
+
+    def transaction(self, *, durability: Durability | None = None) -> AbstractContextManager[sqlite3.Connection]:
+        """A write transaction of its own, durable as asked when the block ends."""
+        ...
+
+    def reader(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A short read transaction."""
+        ...

@@ -1,0 +1,277 @@
+"""Pushing: closed segments go to the archive, and their rows go once the archive is proven to have them.
+
+The outcome of a request is asked, never guessed: whatever a PUT answered, HEAD says what stands under
+the segment's name. Nothing here overwrites an object of other membership.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from archiver import archive, sealing, segments
+from archiver.archive import SegmentRef
+from archiver.errors import ConflictError, CorruptDataError, OutcomeUnknownError, SessionLakeError, StorageError
+from archiver.hot import HotStore
+from archiver.hot.archived import ArchivedRow
+from archiver.hot.claims import Segment
+from archiver.hot.spool import SpoolFile
+from archiver.objects import ObjectInfo, ObjectStore, StoreFacts
+from archiver.settings import Settings
+from archiver.telemetry import CounterName, Metrics, fields
+
+log = logging.getLogger(__name__)
+
+TRIES: Final = 3
+PUSH_WAIT_SECONDS: Final = 60.0
+_INDEX_COLUMNS: Final = (
+    "session_uid", "session_id", "user_id", "revision", "language", "content_sha256",
+    "created_at", "updated_at", "messages.list.element.index", "interactions.list.element.index",
+)  # fmt: skip
+
+Verdict = Literal["proven", "void", "absent"]
+
+
+@dataclass(slots=True)
+class PushReport:
+    """What a push did, in numbers."""
+
+    segments: int = 0
+    sessions_released: int = 0
+    sessions_kept: int = 0
+    voided: int = 0
+    bytes: int = 0
+
+
+def push_pending(
+    hot: HotStore,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    now_us: int,
+    facts: StoreFacts | None = None,
+    metrics: Metrics | None = None,
+) -> PushReport:
+    """Push, verify and release every closed segment, in sequence order; stops at the first that fails and raises.
+
+    Waits for another archiver's step to end. StorageError: not in the archive yet, everything is kept.
+    ConflictError: another store writes under this archiver id, nothing was overwritten.
+    """
+    del settings
+    with hot.spool.lock(wait_seconds=PUSH_WAIT_SECONDS):
+        return Pusher(hot, store, facts=facts, metrics=metrics or Metrics()).push_closed(now_us=now_us)
+
+
+class Pusher:
+    """Pushes the segments of one store; the caller holds the spool's lock."""
+
+    def __init__(self, hot: HotStore, store: ObjectStore, *, facts: StoreFacts | None, metrics: Metrics) -> None:
+        self._hot = hot
+        self._store = store
+        self._facts = facts
+        self._metrics = metrics
+
+    def push_closed(self, *, now_us: int) -> PushReport:
+        """Everything that waits, in sequence order, up to the first failure, which is noted and raised."""
+        report = PushReport()
+        waiting = [segment for segment in self._hot.claims.unreleased() if segment.state != "open"]
+        if waiting:
+            archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
+        for segment in waiting:
+            try:
+                self._finish(segment, report, now_us=now_us)
+            except SessionLakeError as error:
+                self._metrics.add(CounterName.PUSH_FAILURES)
+                self._hot.claims.failed(segment, f"{error.kind}: {error}", now_us=now_us)
+                raise
+        return report
+
+    def _finish(self, segment: Segment, report: PushReport, *, now_us: int) -> None:
+        """Bring one segment from wherever it is to released."""
+        if segment.state == "closed" and not self._push(segment, now_us=now_us):
+            report.voided += 1
+            return
+        ref = SegmentRef(segment.archiver_id, segment.sequence)
+        self._obey_tombstones(segment, ref)
+        if segment.kind == "import":
+            rows = _index_rows(self._hot, self._store, segment, ref)
+            self._hot.claims.release_import(segment, rows, now_us=now_us)
+            deleted, kept = 0, 0
+        else:
+            deleted, kept = self._hot.claims.release(segment, now_us=now_us)
+        self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
+        self._count(segment, report, deleted, kept)
+
+    def _count(self, segment: Segment, report: PushReport, deleted: int, kept: int) -> None:
+        report.segments += 1
+        report.sessions_released += deleted
+        report.sessions_kept += kept
+        report.bytes += segment.file_bytes or 0
+        self._metrics.add(CounterName.SEGMENTS)
+        self._metrics.add(CounterName.RELEASED, deleted)
+        self._metrics.add(CounterName.PUSHED_BYTES, segment.file_bytes or 0)
+        log.info("segment_released", extra=fields(sequence=segment.sequence, sessions=deleted, kept=kept))
+
+    # ---------------------------------------------------------------- push and verify
+
+    def _push(self, segment: Segment, *, now_us: int) -> bool:
+        """Return when the archive is proven to hold the segment; False if a void stands in its place."""
+        ref = SegmentRef(segment.archiver_id, segment.sequence)
+        try:
+            file = self._spool_file(segment)
+        except CorruptDataError as error:
+            return self._without_file(segment, ref, error, now_us=now_us)
+        for _ in range(TRIES):
+            self._put(ref, file.path, _metadata(segment, file))
+            verdict = self._ask(segment, ref, file)
+            if verdict == "proven":
+                self._hot.claims.verified(segment)
+                return True
+            if verdict == "void":
+                self._void(segment, now_us=now_us)
+                return False
+        raise StorageError(
+            f"is not there after {TRIES} tries", operation="push", key=ref.key,
+            hint="the segment waits in the spool; run it again",
+        )  # fmt: skip
+
+    def _spool_file(self, segment: Segment) -> SpoolFile:
+        path = self._hot.spool.path(segment.archiver_id, segment.sequence)
+        found = self._hot.spool.verified(path, segment.file_sha256 or "")
+        return found if found is not None else sealing.rebuild(self._hot, segment)
+
+    def _put(self, ref: SegmentRef, data: Path | bytes, metadata: dict[str, str]) -> None:
+        self._metrics.add(CounterName.PUSH_ATTEMPTS)
+        try:
+            self._store.create(ref.key, data, metadata=metadata, archival=True)
+        except OutcomeUnknownError as error:
+            log.warning("push_unanswered", extra=fields(key=ref.key, error=str(error)))
+
+    def _ask(self, segment: Segment, ref: SegmentRef, file: SpoolFile | None) -> Verdict:
+        """What stands under the segment's name: its proven bytes, its void, or nothing usable yet."""
+        info = self._store.head(ref.key)
+        if info is None:
+            return "absent"
+        if info.metadata.get("void-of") == segment.membership_digest:
+            return "void"
+        if info.metadata.get("membership-digest") != segment.membership_digest:
+            raise ConflictError(
+                "another store wrote a segment of this archiver id and sequence; nothing was overwritten",
+                operation="push", key=ref.key,
+                hint="this store or the other is a copy: run `sessionlake doctor --new-archiver` on one of them",
+            )  # fmt: skip
+        if file is not None and self._stated(info, file):
+            return "proven"
+        if _read_back(self._store, ref, info):
+            return "proven"
+        return self._repair(segment, ref, info, file)
+
+    def _stated(self, info: ObjectInfo, file: SpoolFile) -> bool:
+        """Whether the store's own word proves the bytes, so that nothing need be read back."""
+        if info.size_bytes != file.size_bytes:
+            return False
+        checked = self._facts is not None and self._facts.refuses_bad_checksum
+        return info.md5 == file.md5 or (checked and info.sha256 == file.sha256)
+
+    def _repair(self, segment: Segment, ref: SegmentRef, info: ObjectInfo, file: SpoolFile | None) -> Verdict:
+        if file is None or "erased" in info.metadata:
+            raise CorruptDataError(
+                "does not match its own digest, and there is no other copy to repair it from",
+                operation="verify", key=ref.key, hint="restore an older version of the object",
+            )  # fmt: skip
+        log.error("segment_damaged", extra=fields(key=ref.key))
+        try:
+            self._store.replace(
+                ref.key, file.path, if_match=info.etag, metadata=_metadata(segment, file), archival=True
+            )
+        except OutcomeUnknownError as error:
+            log.warning("push_unanswered", extra=fields(key=ref.key, error=str(error)))
+        return "absent"
+
+    # ---------------------------------------------------------------- ways out
+
+    def _without_file(self, segment: Segment, ref: SegmentRef, error: CorruptDataError, *, now_us: int) -> bool:
+        """A closed segment that cannot be built: perhaps the archive has it already, else a void takes its place."""
+        verdict = self._ask(segment, ref, None)
+        if verdict == "absent":
+            log.error("segment_void", extra=fields(key=ref.key, error=str(error)))
+            header = segments.SegmentHeader(ref.archiver_id, ref.sequence)
+            self._put(ref, segments.void_segment(header, reason=str(error)), _void_metadata(segment))
+            verdict = self._ask(segment, ref, None)
+        if verdict == "proven":
+            self._hot.claims.verified(segment)
+            return True
+        if verdict == "void":
+            self._void(segment, now_us=now_us, reason=str(error))
+            return False
+        raise StorageError("the void that takes its place is not there yet", operation="push", key=ref.key)
+
+    def _void(self, segment: Segment, *, now_us: int, reason: str = "a void stands under its name") -> None:
+        self._hot.claims.void(segment, reason, now_us=now_us)
+        self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
+
+    def _obey_tombstones(self, segment: Segment, ref: SegmentRef) -> None:
+        """Erase what was erased between claim and release; the eraser's own walk may have come too early."""
+        ledger = archive.tombstones(self._store)
+        if not ledger:
+            return
+        if segment.kind == "import" or self._hot.claims.covered_in(segment, ledger.covers):
+            archive.erase_from_segment(self._store, ref, ledger)
+            self._hot.claims.drop_covered(ledger.covers)
+
+
+def _metadata(segment: Segment, file: SpoolFile) -> dict[str, str]:
+    return {
+        "membership-digest": segment.membership_digest or "",
+        "sha256": file.sha256,
+        "sessions": str(segment.n_sessions),
+    }
+
+
+def _void_metadata(segment: Segment) -> dict[str, str]:
+    return {"void-of": segment.membership_digest or "", "sessions": "0"}
+
+
+def _read_back(store: ObjectStore, ref: SegmentRef, info: ObjectInfo) -> bool:
+    """Whether the object's bytes are those its metadata speaks of."""
+    try:
+        data = store.get(ref.key)
+    except CorruptDataError:
+        return False
+    return hashlib.sha256(data).hexdigest() == info.metadata.get("sha256")
+
+
+def _index_rows(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> Iterator[ArchivedRow]:
+    """The archived index of an imported segment, from its file or, if that is gone, from the archive."""
+    path = hot.spool.path(segment.archiver_id, segment.sequence)
+    source: Path | pa.BufferReader = path if path.exists() else pa.BufferReader(store.get(ref.key))
+    file = segments.open_segment(source, key=ref.key)
+    for row_group, batch in enumerate(segments.read_batches(file, key=ref.key, columns=_INDEX_COLUMNS)):
+        times = {name: batch.column(name).cast(pa.int64()).to_pylist() for name in ("created_at", "updated_at")}
+        counts = {name: pc.list_value_length(batch.column(name)).to_pylist() for name in ("messages", "interactions")}
+        for i, row in enumerate(batch.select(list(_INDEX_COLUMNS[:6])).to_pylist()):
+            updated_us = times["updated_at"][i]
+            yield ArchivedRow(
+                session_uid=row["session_uid"],
+                revision=row["revision"],
+                session_id=row["session_id"],
+                user_id=row["user_id"],
+                created_us=times["created_at"][i],
+                updated_us=updated_us,
+                last_activity_us=updated_us if updated_us is not None else times["created_at"][i],
+                language=row["language"],
+                title=None,
+                segment=segment.segment,
+                row_group=row_group,
+                reason="imported",
+                content_sha256=row["content_sha256"],
+                n_messages=counts["messages"][i],
+                n_interactions=counts["interactions"][i],
+            )

@@ -1,0 +1,175 @@
+"""Sealing: due sessions become a segment, complete in the spool and closed in the database.
+
+Nothing is sent from here. Killed anywhere, the next sweep continues: an unclosed segment is built
+again from its claims, whose view does not change.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from archiver import segments
+from archiver.errors import CorruptDataError, SessionLakeError
+from archiver.events import SessionRecord
+from archiver.hot import HotStore
+from archiver.hot.claims import Member, Sealed, Segment
+from archiver.hot.due import ClaimLimits
+from archiver.hot.spool import SpoolFile
+from archiver.segments import SegmentHeader, SegmentSummary
+from archiver.settings import Settings
+
+HOUR_US: Final = 3_600_000_000
+IMPORT_WAIT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A spool file and what is in it."""
+
+    file: SpoolFile
+    summary: SegmentSummary
+    members: tuple[Member, ...]
+
+    @property
+    def sealed(self) -> Sealed:
+        """What the segment is known by once it is closed."""
+        return Sealed(
+            n_sessions=self.summary.n_sessions,
+            membership_digest=self.summary.membership_digest,
+            file_sha256=self.file.sha256,
+            file_bytes=self.file.size_bytes,
+        )
+
+
+def claim_limits(settings: Settings) -> ClaimLimits:
+    """The settings that decide what is due and when a segment is full."""
+    return ClaimLimits(
+        max_age_us=round(settings.hot.session_max_age_hours * HOUR_US),
+        max_sessions=settings.hot.max_sessions,
+        segment_sessions=settings.archive.segment_sessions,
+        segment_bytes=settings.archive.segment_bytes,
+    )
+
+
+def seal(hot: HotStore, settings: Settings, *, now_us: int) -> Segment | None:
+    """Claim due sessions, build their segment and close it; None if nothing is due.
+
+    CorruptDataError names a session that cannot be read; StorageError means the disk: in both cases
+    the sessions stay claimed and the next call tries again. Call it under the spool's lock.
+    """
+    segment = hot.claims.claim(claim_limits(settings), now_us=now_us)
+    if segment is None or hot.claims.abandon_empty(segment):
+        return None
+    built = build(hot, segment)
+    hot.claims.note_members(segment, built.members)
+    return hot.claims.close_segment(segment, built.sealed)
+
+
+def seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
+    """Make a closed segment of records, sorted by session_uid, that were never in the hot store.
+
+    Its only source is the spool file. A crash before the end leaves nothing but a file that the next
+    sweep removes.
+    """
+    with hot.spool.lock(wait_seconds=IMPORT_WAIT_SECONDS):
+        return _seal_records(hot, records, now_us=now_us)
+
+
+def _seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
+    sequence = hot.claims.next_sequence()
+    built = _build(hot, SegmentHeader(hot.claims.archiver_id, sequence), records)
+    return hot.claims.add_import_segment(sequence, built.sealed, now_us=now_us)
+
+
+def build(hot: HotStore, segment: Segment) -> Built:
+    """Write a segment's file from its claims, as they were when claimed. The same claims give the same digest."""
+    records = (record for group in hot.claims.records(segment) for record in group)
+    return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), records)
+
+
+def rebuild(hot: HotStore, segment: Segment) -> SpoolFile:
+    """Build a closed segment's lost file again; CorruptDataError if its membership cannot be reproduced."""
+    if segment.kind == "import":
+        raise CorruptDataError(
+            "its spool file, its only source, is gone or damaged", operation="rebuild", key=str(segment.sequence),
+            hint="import the same files again",
+        )  # fmt: skip
+    built = build(hot, segment)
+    if built.summary.membership_digest != segment.membership_digest:
+        hot.spool.remove(built.file.path)
+        raise CorruptDataError(
+            f"its rows give membership {built.summary.membership_digest[:12]}, it was closed with"
+            f" {(segment.membership_digest or '')[:12]}",
+            operation="rebuild", key=str(segment.sequence), hint="rows of hot.db were changed or lost",
+        )  # fmt: skip
+    hot.claims.rebuilt(segment, file_sha256=built.file.sha256, file_bytes=built.file.size_bytes)
+    return built.file
+
+
+def new_archiver(hot: HotStore, *, now_us: int) -> str:
+    """Give the store a new archiver id: unfinished claims are undone, imported segments sealed again under it.
+
+    For a person to call after ConflictError: another store, a copy or the original of this one, writes
+    under the old id. Returns the new id.
+    """
+    archiver_id = secrets.token_hex(16)
+    with hot.spool.lock(wait_seconds=IMPORT_WAIT_SECONDS):
+        for segment in hot.claims.new_archiver(archiver_id):
+            old = hot.spool.path(segment.archiver_id, segment.sequence)
+            file = segments.open_segment(old, key=str(old))
+            _seal_records(hot, _records_of(file, key=str(old)), now_us=now_us)
+            hot.spool.remove(old)
+    return archiver_id
+
+
+def _records_of(file: pq.ParquetFile, *, key: str) -> Iterator[SessionRecord]:
+    for batch in segments.read_batches(file, key=key):
+        yield from segments.batch_to_records(batch)
+
+
+def _build(hot: HotStore, header: SegmentHeader, records: Iterable[SessionRecord]) -> Built:
+    members: list[Member] = []
+
+    def fill(sink: IO[bytes]) -> SegmentSummary:
+        return segments.write_segment(sink, header, _batches(records, members))
+
+    file, summary = hot.spool.write(hot.spool.path(header.archiver_id, header.sequence), fill)
+    return Built(file, summary, tuple(members))
+
+
+def _batches(records: Iterable[SessionRecord], members: list[Member]) -> Iterator[pa.RecordBatch]:
+    for row_group, group in enumerate(segments.row_groups(records)):
+        batch = _converted(group)
+        digests = batch.column("content_sha256").to_pylist()
+        uids = batch.column("session_uid").to_pylist()
+        members += [
+            Member(uid, digest, row_group, len(record.messages), len(record.interactions))
+            for uid, digest, record in zip(uids, digests, group, strict=True)
+        ]
+        yield batch
+
+
+def _converted(group: list[SessionRecord]) -> pa.RecordBatch:
+    """The group as a batch; a session that cannot be converted is found and named."""
+    try:
+        return segments.records_to_batch(group)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError) as error:
+        culprit = next((r for r in group if not _convertible(r)), group[0])
+        raise CorruptDataError(
+            f"cannot be archived: {error}", operation="seal", key=culprit.session_id,
+            hint=f"set it aside: sessionlake sweep --quarantine {culprit.session_id}",
+        ) from error  # fmt: skip
+
+
+def _convertible(record: SessionRecord) -> bool:
+    try:
+        segments.records_to_batch([record])
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError):
+        return False
+    return True

@@ -1,0 +1,244 @@
+"""The archiver's loop: expire, seal, push, release; once, or for ever beside the application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from archiver import archive, sealing
+from archiver.errors import SessionLakeError, StorageError
+from archiver.hot import HotStore
+from archiver.hot.claims import Segment
+from archiver.hot.due import Backlog
+from archiver.hot.progress import Progress
+from archiver.objects import ObjectStore, StoreFacts
+from archiver.pushing import Pusher, PushReport
+from archiver.settings import Settings
+from archiver.telemetry import CounterName, GaugeName, Metrics, fields
+
+log = logging.getLogger(__name__)
+
+MINUTE_US: Final = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sweep stopped; ``kind`` is the error's stable code."""
+
+    kind: str
+    operation: str
+    key: str
+    message: str
+
+    @classmethod
+    def of(cls, error: SessionLakeError) -> Failure:
+        """The failure that an error describes."""
+        return cls(error.kind, error.operation, error.key, str(error))
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What one sweep did. With failures, everything that is not in the archive is still in the hot store.
+
+    Attributes:
+        sessions_kept: Archived, but written to meanwhile: they stay, and are archived again later.
+        sessions_erased: Deleted because of a tombstone.
+        backlog: What is still due.
+    """
+
+    segments: int = 0
+    sessions_claimed: int = 0
+    sessions_released: int = 0
+    sessions_kept: int = 0
+    sessions_erased: int = 0
+    voided: int = 0
+    bytes: int = 0
+    backlog: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that was due is in the archive."""
+        return not self.failures and not self.voided
+
+    def add(self, pushed: PushReport) -> None:
+        """Count what a push did."""
+        self.segments += pushed.segments
+        self.sessions_released += pushed.sessions_released
+        self.sessions_kept += pushed.sessions_kept
+        self.voided += pushed.voided
+        self.bytes += pushed.bytes
+
+
+def sweep(
+    hot: HotStore,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    now_us: int,
+    facts: StoreFacts | None = None,
+    metrics: Metrics | None = None,
+    only_when_worthwhile: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> SweepReport:
+    """Archive everything that is due and delete it here once that is proven; safe to run beside others, and again.
+
+    Never raises for the storage's or a session's sake: failures are in the report and the rows stay.
+    ``only_when_worthwhile`` waits until a segment is full or its oldest session has waited long enough;
+    ``stop`` is asked between steps.
+    """
+    run = _Sweep(hot, store, settings, now_us, facts, metrics or Metrics(), stop)
+    report = run.report
+    try:
+        with hot.spool.lock():
+            run.execute(only_when_worthwhile=only_when_worthwhile)
+    except SessionLakeError as error:
+        run.metrics.add(CounterName.SWEEP_FAILURES)
+        report.failures.append(Failure.of(error))
+        log.error("sweep_failed", extra=fields(kind=error.kind, error=str(error)))  # noqa: TRY400  the report has it
+    hot.claims.note_sweep(report.failures[0].message if report.failures else None, now_us=now_us)
+    backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
+    report.backlog = backlog.sessions
+    _show(run.metrics, hot, backlog, report, now_us)
+    return report
+
+
+class _Sweep:
+    """One sweep under the spool's lock; holds what would otherwise be parameters."""
+
+    def __init__(
+        self,
+        hot: HotStore,
+        store: ObjectStore,
+        settings: Settings,
+        now_us: int,
+        facts: StoreFacts | None,
+        metrics: Metrics,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._hot = hot
+        self._store = store
+        self._settings = settings
+        self._now_us = now_us
+        self._stop = stop
+        self._pusher = Pusher(hot, store, facts=facts, metrics=metrics)
+        self.metrics = metrics
+        self.report = SweepReport()
+
+    def execute(self, *, only_when_worthwhile: bool) -> None:
+        self._clean_spool()
+        obeyed = self._obey_tombstones()
+        self._push()
+        while not self._stop():
+            if only_when_worthwhile and not worthwhile(self._hot, self._settings, now_us=self._now_us):
+                break
+            self._check_room()
+            segment = sealing.seal(self._hot, self._settings, now_us=self._now_us)
+            if segment is None:
+                break
+            self.report.sessions_claimed += segment.n_sessions
+            self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
+            self._push()
+        for tombstone in obeyed:
+            archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
+
+    def _push(self) -> None:
+        self.report.add(self._pusher.push_closed(now_us=self._now_us))
+
+    def _clean_spool(self) -> None:
+        wanted = {self._hot.spool.path(s.archiver_id, s.sequence) for s in self._hot.claims.unreleased()}
+        removed = self._hot.spool.clean(wanted)
+        if removed:
+            log.info("spool_cleaned", extra=fields(files=removed))
+
+    def _obey_tombstones(self) -> list[archive.Tombstone]:
+        """Delete what was erased elsewhere; returns the tombstones to acknowledge once nothing covered is pending."""
+        ledger = archive.tombstones(self._store)
+        if not ledger:
+            return []
+        known = archive.acknowledged(self._store, self._hot.claims.archiver_id)
+        new = [tombstone for tombstone in ledger.entries if tombstone.name not in known]
+        if new:
+            self.report.sessions_erased += self._hot.claims.drop_covered(ledger.covers)
+        return new
+
+    def _check_room(self) -> None:
+        limits = self._settings.archive
+        if self._hot.spool.size_bytes() > limits.spool_bytes:
+            raise StorageError(
+                f"holds more than archive.spool_bytes = {limits.spool_bytes}", operation="claim",
+                key=str(self._hot.spool.directory), hint="segments wait to be pushed: look at the storage",
+            )  # fmt: skip
+        free = self._hot.spool.free_bytes()
+        if free < limits.min_free_bytes:
+            raise StorageError(
+                f"the disk has {free} bytes left, archive.min_free_bytes = {limits.min_free_bytes}", operation="claim",
+                key=str(self._hot.spool.directory), hint="free some space; sessions stay in the hot store until then",
+            )  # fmt: skip
+
+
+def worthwhile(hot: HotStore, settings: Settings, *, now_us: int) -> bool:
+    """Whether a segment should be sealed now: enough is due, or something has been due long enough."""
+    limits = sealing.claim_limits(settings)
+    backlog = hot.claims.backlog(limits, now_us=now_us)
+    if backlog.sessions == 0:
+        return any(segment.state == "open" for segment in hot.claims.unreleased())
+    waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else 0
+    return (
+        backlog.evictable > 0
+        or backlog.sessions >= limits.segment_sessions
+        or waited_us >= settings.archive.max_wait_minutes * MINUTE_US
+    )
+
+
+def _show(metrics: Metrics, hot: HotStore, backlog: Backlog, report: SweepReport, now_us: int) -> None:
+    metrics.set(GaugeName.BACKLOG, backlog.sessions)
+    waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else 0
+    metrics.set(GaugeName.OLDEST_EXPIRED, max(0, waited_us) / 1_000_000)
+    metrics.set(GaugeName.SPOOL, hot.spool.size_bytes())
+    if not report.failures:
+        metrics.set(GaugeName.LAST_SUCCESS, now_us / 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Where everything stands.
+
+    Attributes:
+        backlog: Sessions due and in no segment yet, and how far the store is above its limit.
+        oldest_due_seconds: How long the oldest of them has been due; None without any.
+        waiting: Segments not yet released, with the last error of each.
+        archivers: Everyone registered in the archive; None if it could not be asked.
+        storage_error: Why it could not be asked.
+    """
+
+    progress: Progress
+    backlog: Backlog
+    oldest_due_seconds: float | None
+    spool_bytes: int
+    waiting: tuple[Segment, ...]
+    archivers: tuple[str, ...] | None
+    storage_error: str | None
+
+
+def status(hot: HotStore, store: ObjectStore, settings: Settings, *, now_us: int) -> StatusReport:
+    """Where everything stands; one request to the archive, and an answer even if that fails."""
+    backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
+    archivers: tuple[str, ...] | None = None
+    storage_error = None
+    try:
+        archivers = tuple(archive.list_archivers(store))
+    except StorageError as error:
+        storage_error = str(error)
+    waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else None
+    return StatusReport(
+        progress=hot.claims.progress(),
+        backlog=backlog,
+        oldest_due_seconds=waited_us / 1_000_000 if waited_us is not None else None,
+        spool_bytes=hot.spool.size_bytes(),
+        waiting=tuple(hot.claims.unreleased()),
+        archivers=archivers,
+        storage_error=storage_error,
+    )
