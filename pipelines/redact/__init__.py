@@ -1,0 +1,138 @@
+"""Personal data and secrets out of texts: typed placeholders, stable within a session, counted by type.
+
+The built-in rules find e-mail addresses, phone numbers, payment cards (Luhn), IBANs, IP addresses,
+national ids with a check digit or a fixed form, API keys and tokens, private keys, assigned secrets
+and credentials in URLs. They do not find names or postal addresses; a :class:`Redactor` that does
+(:class:`PresidioRedactor`, extra ``presidio``) can be added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pipelines.redact import rules
+from pipelines.redact.rules import Finding
+
+
+class Redactor(Protocol):
+    """Finds what must go. ``name`` identifies rules and version: it is part of an export's identity."""
+
+    @property
+    def name(self) -> str:
+        """Rules and their version."""
+        ...
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings in order, without overlaps."""
+        ...
+
+
+class RuleRedactor:
+    """The built-in rules, see :mod:`pipelines.redact.rules`."""
+
+    name = f"rules-{rules.VERSION}"
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings in order, without overlaps."""
+        return rules.find(text)
+
+
+class PresidioRedactor:
+    """Names, places and more, by Presidio's analyzer (extra ``presidio``; slow: about 0.3 MB/s)."""
+
+    def __init__(self, analyzer: Any, *, language: str = "en", score: float = 0.6) -> None:
+        self._analyzer, self._language, self._score = analyzer, language, score
+        self.name = f"presidio-{language}-{score}"
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings in order, without overlaps."""
+        found = self._analyzer.analyze(text, self._language, score_threshold=self._score)
+        return rules.without_overlaps([Finding(item.start, item.end, item.entity_type) for item in found])
+
+
+class Redactors:
+    """Several redactors as one; of overlapping findings the first and longest stays."""
+
+    def __init__(self, parts: Sequence[Redactor]) -> None:
+        self._parts = parts
+        self.name = "+".join(part.name for part in parts)
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings of all parts in order, without overlaps."""
+        return rules.without_overlaps([finding for part in self._parts for finding in part.find(text)])
+
+
+class SessionRedaction:
+    """Redacts the strings of one session: the same value becomes the same placeholder in all of them.
+
+    Attributes:
+        counts: Placeholders written, by type; an identifier replaced counts as IDENTIFIER.
+    """
+
+    def __init__(self, redactor: Redactor, key: bytes) -> None:
+        self._redactor, self._key = redactor, key
+        self._numbers: dict[str, dict[str, int]] = {}
+        self._known: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+
+    def text(self, text: str) -> str:
+        """The text with placeholders such as ``<EMAIL_1>``; numbers follow the first appearance in the session."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        findings = self._redactor.find(text)
+        clean = self._replace(text, findings) if findings else text
+        self._known[text] = clean
+        return clean
+
+    def identifier(self, value: str) -> str:
+        """The id, or a keyed hash of it if it holds anything to redact; equal for equal ids of all sessions."""
+        if not self._redactor.find(value):
+            return value
+        self.counts["IDENTIFIER"] += 1
+        return hidden_identifier(value, self._key)
+
+    def json_text(self, text: str) -> str:
+        """JSON text with every string in it redacted, keys too; text that is no JSON is redacted as text."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return self.text(text)
+        clean = self._value(value)
+        return text if clean == value else json.dumps(clean, ensure_ascii=False, separators=(",", ":"))
+
+    def _value(self, value: Any) -> Any:
+        """A decoded JSON value with redacted strings. json.loads bounds the depth of what can arrive here."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._value(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(key): self._value(item) for key, item in value.items()}
+        if isinstance(value, int) and not isinstance(value, bool) and self._redactor.find(str(value)):
+            return self.text(str(value))
+        return value
+
+    def _replace(self, text: str, findings: list[Finding]) -> str:
+        parts, end = [], 0
+        for finding in findings:
+            numbers = self._numbers.setdefault(finding.kind, {})
+            number = numbers.setdefault(text[finding.start : finding.end], len(numbers) + 1)
+            self.counts[finding.kind] += 1
+            parts += [text[end : finding.start], f"<{finding.kind}_{number}>"]
+            end = finding.end
+        return "".join([*parts, text[end:]])
+
+
+def hidden_identifier(value: str, key: bytes) -> str:
+    """A keyed hash that stands for an identifier: equal ids stay equal, nobody without the key can test a guess."""
+    return f"id-{hashlib.blake2b(value.encode(), key=key, digest_size=12).hexdigest()}"
+
+
+def identifier_key(salt: str) -> bytes:
+    """The key of :func:`hidden_identifier` that belongs to a salt of the settings."""
+    return hashlib.sha256(f"sessionlake identifiers\x1f{salt}".encode()).digest()
