@@ -18,7 +18,7 @@ from archiver import archive, segments
 from archiver.archive import SegmentRef
 from archiver.errors import CorruptDataError, OutcomeUnknownError, SessionConflictError
 from archiver.events import SessionRecord, content_sha256
-from archiver.hot import HotStore
+from archiver.hot import HotStore, archived
 from archiver.hot.archived import ArchivedEntry
 from archiver.objects import ObjectStore, RangeFile
 
@@ -79,7 +79,8 @@ def find_record(
     key columns of every segment are read.
     """
     erased = archive.tombstones(store)
-    entry = hot.claims.archived(session_id)
+    with hot.reader() as connection:
+        entry = archived.latest_of_id(connection, session_id)
     if entry is not None:
         gone = erased.covers(entry.session_uid, entry.user_id, entry.created_us)
         return None if gone else read_archived(store, entry)
@@ -99,7 +100,8 @@ def restore_session(
     record = find_record(hot, store, session_id, locate=locate)
     if record is None:
         return False
-    hot.insert_record(record, last_activity_us=now_us, restored_us=now_us, archived=True)
+    digest = content_sha256(record)
+    hot.insert_record(record, last_activity_us=now_us, restored_us=now_us, archived_sha256=digest)
     return True
 
 
