@@ -32,13 +32,17 @@ from archiver.archive.tombstones import (
     put_tombstone,
     tombstones,
 )
+from archiver.archive.verifying import Finding, FindingKind, VerifyReport, verify
 
 __all__ = [
     "PREFIX",
     "ErasedSegment",
+    "Finding",
+    "FindingKind",
     "Ledger",
     "SegmentRef",
     "Tombstone",
+    "VerifyReport",
     "acknowledge",
     "acknowledged",
     "archiver_key",
@@ -52,4 +56,5 @@ __all__ = [
     "put_tombstone",
     "register_archiver",
     "tombstones",
+    "verify",
 ]
