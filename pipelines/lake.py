@@ -24,7 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction, RemoveAction
 
-from archiver.errors import ConflictError, InputError, StorageError
+from archiver.errors import ConflictError, InputError, ObjectNotFoundError, StorageError
 from archiver.objects import ObjectStore
 from pipelines.schema import COMMIT_ORDER, TABLES, table_with_partition
 
@@ -143,22 +143,38 @@ def open_table(store: ObjectStore, table: str, version: int | None = None) -> De
 
 
 def current(store: ObjectStore) -> LakeVersion:
-    """The latest lake version; InputError if the tables were never created. Requests: one open of ``sessions``."""
-    return _resolve(open_table(store, "sessions"))
+    """The latest lake version; InputError if the tables were never created. One open of ``sessions`` and one GET."""
+    return at_version(store, open_table(store, "sessions").version())
 
 
 def at_version(store: ObjectStore, number: int) -> LakeVersion:
-    """The lake version ``number``; InputError if there is none."""
-    return _resolve(open_table(store, "sessions", number))
+    """The lake version ``number``; InputError if there is none.
 
-
-def _resolve(sessions: DeltaTable) -> LakeVersion:
-    for entry in sessions.history(10) + sessions.history():
-        if _VECTOR in entry:
-            vector = json.loads(entry[_VECTOR])
-            number = int(entry["version"])
-            return LakeVersion(number, vector["run"], {**vector["tables"], "sessions": number}, vector["watermarks"])
+    Where that commit only added columns, the run before it. The log is read directly: the library's
+    ``history`` of an older handle lists newer commits under wrong numbers.
+    """
+    for version in range(number, -1, -1):
+        vector = _vector(store, version)
+        if vector is not None:
+            tables = {**vector["tables"], "sessions": version}
+            return LakeVersion(version, vector["run"], tables, vector["watermarks"])
     return LakeVersion(0, 0, dict.fromkeys(COMMIT_ORDER, 0), {})
+
+
+def _vector(store: ObjectStore, version: int) -> dict[str, Any] | None:
+    key = f"{PREFIX}/sessions/_delta_log/{version:020d}.json"
+    try:
+        lines = store.get(key).splitlines()
+    except ObjectNotFoundError as error:
+        raise InputError(
+            f"no lake version {version}", operation="open lake", key=key, hint="sessionlake status names the latest"
+        ) from error
+    for line in lines:
+        info = json.loads(line).get("commitInfo", {})
+        if _VECTOR in info:
+            vector: dict[str, Any] = json.loads(info[_VECTOR])
+            return vector
+    return None
 
 
 def data_files(

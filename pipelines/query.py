@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -34,7 +34,7 @@ def query(store: ObjectStore, settings: Settings, sql: str, version: int | None 
                 connection.execute(_view(store, table, pinned))
         connection.execute("SET lock_configuration = true")
         try:
-            found = connection.sql(sql)
+            found: Any = connection.sql(sql)  # None for a statement without rows, whatever its annotation says
             return pa.table({}) if found is None else found.to_arrow_table()
         except duckdb.Error as error:
             raise InputError(str(error), operation="query", hint=f"tables are {', '.join(TABLES)}") from error

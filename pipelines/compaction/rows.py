@@ -163,11 +163,15 @@ def _tail(lists: pa.ListArray, stored: pa.Array) -> tuple[pa.StructArray, pa.Arr
 
 def _keys(batch: pa.RecordBatch, parent: pa.Array) -> dict[str, pa.Array]:
     """The session's keys for each of its events, as dictionaries: nothing is copied, and Parquet stores them so."""
-    index = parent.cast(pa.int32())
-    return {
-        name: pa.DictionaryArray.from_arrays(index, batch.column(name))
-        for name in ("session_uid", "session_id", "user_id")
-    }
+    return {name: _repeated(batch.column(name), parent) for name in ("session_uid", "session_id", "user_id")}
+
+
+def _repeated(values: pa.Array, rows: pa.Array) -> pa.DictionaryArray:
+    if not values.null_count:
+        return pa.DictionaryArray.from_arrays(rows.cast(pa.int32()), values)
+    known = values.is_valid().to_numpy(zero_copy_only=False)
+    position = pa.array(np.cumsum(known, dtype=np.int32) - 1, mask=~known)  # a dictionary must not hold a null
+    return pa.DictionaryArray.from_arrays(position.take(rows), values.drop_null())
 
 
 def _table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:

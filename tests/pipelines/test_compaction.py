@@ -1,0 +1,341 @@
+"""The tables hold every archived session exactly once, however its segments arrive."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import archived
+import pyarrow.dataset as pads
+import pytest
+import reference
+from archived import ARCHIVER, OTHER_ARCHIVER, continued, put, session
+
+from archiver import archive
+from archiver.archive import SegmentRef, Tombstone
+from archiver.errors import InputError
+from archiver.objects import DirectoryStore, ObjectStore
+from archiver.settings import Settings
+from pipelines import compaction, lake
+from pipelines.compaction import CompactReport
+from pipelines.schema import TABLES
+
+NOW_US = 1_790_900_000_000_000
+
+
+def compact(store: ObjectStore, **tables: Any) -> CompactReport:
+    return compaction.compact(store, Settings(runner={"workers": 1}, tables=tables), now_us=NOW_US)
+
+
+def assert_exact(store: ObjectStore) -> None:
+    """The tables, read through Delta, are the reference's; a glob over messages and interactions is, too."""
+    expected, found = reference.tables(store), reference.stored(store)
+    for table in TABLES:
+        assert found[table] == expected[table], table
+    for table in ("messages", "interactions"):
+        path = lake.local_path(store, f"tables/{table}/data")
+        if path is not None and expected[table]:
+            rows = pads.dataset(path, partitioning="hive").to_table().to_pylist()
+            assert len(rows) == len(expected[table])
+
+
+def test_every_table_equals_the_reference(any_store: ObjectStore) -> None:
+    sessions = [session(n) for n in range(80)]
+    put(any_store, 1, sessions[:50])
+    put(any_store, 2, sessions[50:])
+    report = compact(any_store)
+    assert report.rows_added["sessions"] == 80
+    assert report.segments == 2
+    assert not report.incomplete
+    assert_exact(any_store)
+
+
+def test_running_again_adds_nothing(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(n) for n in range(10)])
+    compact(directory_store)
+    before = lake.current(directory_store)
+    report = compact(directory_store)
+    assert report.runs == ()
+    assert sum(report.rows_added.values()) == 0
+    assert lake.current(directory_store) == before
+
+
+def test_nothing_archived_yet(directory_store: DirectoryStore) -> None:
+    report = compact(directory_store)
+    assert (report.runs, report.lake_version) == ((), 0)
+    assert lake.scan(directory_store, "messages").num_rows == 0
+
+
+def test_a_higher_revision_adds_only_its_tail(directory_store: DirectoryStore) -> None:
+    first = [session(n, n_messages=4) for n in range(20)]
+    put(directory_store, 1, first)
+    compact(directory_store)
+    message_files = lake.data_files(directory_store, "messages", None)
+    put(directory_store, 2, [continued(r) for r in first[:5]])
+    report = compact(directory_store)
+    assert report.rows_added["messages"] == 10
+    assert report.rows_added["sessions"] == 0
+    assert set(message_files) <= set(lake.data_files(directory_store, "messages", None))
+    assert_exact(directory_store)
+
+
+def test_revisions_that_arrive_before_the_original(directory_store: DirectoryStore) -> None:
+    first = [session(n) for n in range(20)]
+    put(directory_store, 1, [continued(r) for r in first])
+    compact(directory_store)
+    put(directory_store, 2, first)
+    report = compact(directory_store)
+    assert report.sessions_skipped == 20
+    assert_exact(directory_store)
+
+
+def test_a_segment_delivered_twice(directory_store: DirectoryStore) -> None:
+    records = [session(n) for n in range(20)]
+    put(directory_store, 1, records)
+    put(directory_store, 2, records)
+    compact(directory_store)
+    put(directory_store, 3, records)
+    report = compact(directory_store)
+    assert (report.sessions_skipped, report.incomplete) == (20, False)
+    assert_exact(directory_store)
+
+
+def test_one_import_under_two_archivers(directory_store: DirectoryStore) -> None:
+    records = [session(n) for n in range(20)]
+    put(directory_store, 1, records)
+    put(directory_store, 1, records, OTHER_ARCHIVER)
+    assert compact(directory_store).rows_added["sessions"] == 20
+    assert_exact(directory_store)
+
+
+def test_an_archiver_that_lags(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(n) for n in range(20)])
+    put(directory_store, 2, [session(n) for n in range(20, 40)])
+    compact(directory_store)
+    put(directory_store, 1, [session(n) for n in range(40, 60)], OTHER_ARCHIVER)
+    assert compact(directory_store).rows_added["sessions"] == 20
+    assert lake.current(directory_store).watermarks == {ARCHIVER: 2, OTHER_ARCHIVER: 1}
+    assert_exact(directory_store)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_revisions_over_any_number_of_runs(directory_store: DirectoryStore, seed: int) -> None:
+    rng = random.Random(seed)
+    deliveries = []
+    for n in range(25):
+        record = session(n, seed=seed)
+        for _ in range(rng.randrange(1, 4)):
+            deliveries.append(record)
+            record = continued(record, messages=rng.randrange(3), interactions=rng.randrange(2))
+    rng.shuffle(deliveries)
+    cuts = sorted(rng.sample(range(1, len(deliveries)), 4))
+    sequences = {ARCHIVER: 0, OTHER_ARCHIVER: 0}
+    for start, stop in zip([0, *cuts], [*cuts, len(deliveries)], strict=True):
+        archiver = rng.choice((ARCHIVER, OTHER_ARCHIVER))
+        sequences[archiver] += 1
+        put(directory_store, sequences[archiver], deliveries[start:stop], archiver)
+        if rng.random() < 0.7:
+            compact(directory_store)
+    compact(directory_store)
+    assert_exact(directory_store)
+
+
+def test_small_tasks_and_many_runs_give_the_same_tables(directory_store: DirectoryStore) -> None:
+    records = [session(n, n_messages=40) for n in range(120)]
+    for i in range(6):
+        put(directory_store, i + 1, records[i * 20 : (i + 1) * 20])
+    report = compact(directory_store, max_segments_per_run=2)
+    assert report.runs == (1, 2, 3)
+    assert_exact(directory_store)
+
+
+def test_equal_revision_with_other_content_is_reported_and_left_out(directory_store: DirectoryStore) -> None:
+    record = session(1)
+    put(directory_store, 1, [record, session(2)])
+    compact(directory_store)
+    put(directory_store, 2, [replace(record, language="xx")])
+    report = compact(directory_store)
+    assert [r.rule for r in report.rejects] == ["revision_conflict"]
+    assert report.incomplete
+    assert record.session_uid in report.problems[0]
+    assert_exact(directory_store)
+
+
+def test_two_new_records_that_conflict(directory_store: DirectoryStore) -> None:
+    record = session(1)
+    put(directory_store, 1, [record])
+    put(directory_store, 1, [replace(record, language="xx")], OTHER_ARCHIVER)
+    report = compact(directory_store)
+    assert [r.rule for r in report.rejects] == ["revision_conflict"]
+    assert lake.scan(directory_store, "sessions")["language"].to_pylist() == [record.language]
+
+
+def test_a_revision_that_rewrites_the_past_is_reported_and_left_out(directory_store: DirectoryStore) -> None:
+    record = session(1, n_messages=4)
+    put(directory_store, 1, [record])
+    compact(directory_store)
+    changed = (record.messages[0]._replace(content="rewritten"), *record.messages[1:])
+    put(directory_store, 2, [replace(continued(record), messages=changed)])
+    before = reference.stored(directory_store)
+    report = compact(directory_store)
+    assert [r.rule for r in report.rejects] == ["prefix_conflict"]
+    assert reference.stored(directory_store) == before
+
+
+def test_a_shorter_revision_is_reported_and_left_out(directory_store: DirectoryStore) -> None:
+    record = session(1, n_messages=4)
+    put(directory_store, 1, [record])
+    compact(directory_store)
+    put(directory_store, 2, [replace(record, messages=record.messages[:2], revision=2)])
+    assert [r.rule for r in compact(directory_store).rejects] == ["prefix_conflict"]
+    assert lake.scan(directory_store, "sessions")["revision"].to_pylist() == [1]
+
+
+def test_the_split_of_the_first_revision_is_kept(directory_store: DirectoryStore) -> None:
+    record = session(3, user_id=None)
+    users = (f"u{i}" for i in range(1000))
+    user = next(u for u in users if _split(u) != _split(record.session_uid))
+    put(directory_store, 1, [record])
+    compact(directory_store)
+    put(directory_store, 2, [replace(continued(record), user_id=user)])
+    compact(directory_store)
+    found = lake.scan(directory_store, "sessions").to_pylist()
+    assert [(r["user_id"], r["split"]) for r in found] == [(user, _split(record.session_uid))]
+
+
+def _split(subject: str) -> str:
+    from pipelines import splits
+
+    return splits.split_of(subject, subject, "v1")
+
+
+def test_withheld_consent_keeps_a_session_out_of_every_table(directory_store: DirectoryStore) -> None:
+    records = [session(n, metadata='{"consent": "none"}' if n % 2 else "{}") for n in range(10)]
+    put(directory_store, 1, records)
+    assert compact(directory_store).sessions_excluded == 5
+    assert_exact(directory_store)
+
+
+def test_consent_withdrawn_later_takes_the_session_out_of_every_table(directory_store: DirectoryStore) -> None:
+    records = [session(n, n_messages=3) for n in range(10)]
+    put(directory_store, 1, records)
+    compact(directory_store)
+    put(directory_store, 2, [replace(continued(records[0]), metadata='{"consent": "none"}')])
+    compact(directory_store)
+    for table, rows in reference.tables(directory_store).items():
+        assert reference.stored(directory_store)[table] == rows, table
+    assert records[0].session_uid not in lake.scan(directory_store, "messages")["session_uid"].to_pylist()
+
+
+def test_an_erased_session_that_is_still_archived_stays_out(directory_store: DirectoryStore) -> None:
+    records = [session(n) for n in range(10)]
+    put(directory_store, 1, records)
+    archive.put_tombstone(directory_store, Tombstone.of("session", records[0].session_uid, NOW_US))
+    assert compact(directory_store).sessions_excluded == 1
+    assert records[0].session_uid not in lake.scan(directory_store, "sessions")["session_uid"].to_pylist()
+
+
+def test_a_gap_stops_its_archiver_until_it_is_filled(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(1)])
+    put(directory_store, 3, [session(3)])
+    put(directory_store, 1, [session(4)], OTHER_ARCHIVER)
+    report = compact(directory_store)
+    assert report.incomplete
+    assert [(g.reason, g.ref) for g in report.gaps] == [("missing", SegmentRef(ARCHIVER, 2))]
+    assert lake.current(directory_store).watermarks == {ARCHIVER: 1, OTHER_ARCHIVER: 1}
+    put(directory_store, 2, [session(2)])
+    assert not compact(directory_store).incomplete
+    assert_exact(directory_store)
+
+
+def test_a_gap_that_a_person_accepted_is_passed(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(1)])
+    put(directory_store, 3, [session(3)])
+    compaction.accept_gap(directory_store, ARCHIVER, 2, reason="disk lost", now_us=NOW_US)
+    assert not compact(directory_store).incomplete
+    assert_exact(directory_store)
+
+
+def test_an_existing_segment_cannot_be_declared_lost(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(1)])
+    with pytest.raises(InputError, match="exists"):
+        compaction.accept_gap(directory_store, ARCHIVER, 1, reason="", now_us=NOW_US)
+
+
+@pytest.mark.parametrize("where", ["footer", "text"])
+def test_a_damaged_segment_stops_only_its_archiver(directory_store: DirectoryStore, where: str) -> None:
+    put(directory_store, 1, [session(1)])
+    bad = put(directory_store, 2, [session(n, n_messages=30) for n in range(100, 130)])
+    put(directory_store, 3, [session(3)])
+    others = [put(directory_store, i, [session(10 + i)], OTHER_ARCHIVER) for i in (1, 2)]
+    _damage(directory_store, bad, where)
+    report = compact(directory_store)
+    assert [(g.reason, g.ref) for g in report.gaps] == [("damaged", bad)]
+    assert bad.key in report.problems[0]
+    assert lake.current(directory_store).watermarks == {ARCHIVER: 1, OTHER_ARCHIVER: 2}
+    expected = reference.tables(directory_store, refs=[SegmentRef(ARCHIVER, 1), *others])
+    assert reference.stored(directory_store) == expected
+
+
+def _damage(store: DirectoryStore, ref: SegmentRef, where: str) -> None:
+    path = lake.local_path(store, ref.key)
+    assert path is not None
+    data = bytearray(path.read_bytes())
+    if where == "footer":
+        del data[-20:]
+    else:  # a page of message texts: keys stay readable, so only the map task can notice
+        import pyarrow.parquet as pq
+
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        column = next(group.column(i) for i in range(group.num_columns) if "content" in group.column(i).path_in_schema)
+        data[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_earlier_versions_stay_readable(directory_store: DirectoryStore) -> None:
+    records = [session(n, n_messages=3) for n in range(10)]
+    put(directory_store, 1, records)
+    first = compact(directory_store).lake_version
+    expected = reference.stored(directory_store)
+    put(directory_store, 2, [continued(r) for r in records] + [session(99)])
+    compact(directory_store)
+    assert reference.stored(directory_store, lake.at_version(directory_store, first)) == expected
+
+
+def test_files_lie_under_data_by_date_and_the_log_holds_no_text(
+    directory_store: DirectoryStore, tmp_path: Path
+) -> None:
+    secret = "very-secret-words"
+    record = session(1, n_messages=2)
+    put(directory_store, 1, [replace(record, messages=tuple(m._replace(content=secret) for m in record.messages))])
+    compact(directory_store)
+    for table in TABLES:
+        for file in lake.data_files(directory_store, table, None):
+            assert file.path.startswith(f"data/dt={file.dt}/part-")
+    logs = list((tmp_path / "lake" / "tables").rglob("_delta_log/*.json"))
+    assert logs
+    assert not any(secret in path.read_text() for path in logs)
+
+
+def test_rows_of_a_file_are_sorted_and_columns_have_the_declared_types(directory_store: DirectoryStore) -> None:
+    put(directory_store, 1, [session(n) for n in range(60)])
+    put(directory_store, 2, [session(n) for n in range(60, 120)])
+    compact(directory_store)
+    import pyarrow.parquet as pq
+
+    for table, dataset in TABLES.items():
+        for file in lake.data_files(directory_store, table, None):
+            path = lake.local_path(directory_store, file.key)
+            found = pq.ParquetFile(path).read()
+            assert found.schema.names == dataset.schema.names
+            assert [f.type for f in found.schema] == [f.type for f in dataset.schema]
+            keys = found.select(list(dataset.sort_keys)).to_pylist()
+            assert keys == sorted(keys, key=lambda row: tuple(row.values()))
+
+
+def test_archived_helper_makes_valid_revisions() -> None:
+    record = archived.session(1, n_messages=2)
+    assert continued(record).messages[:2] == record.messages
