@@ -132,7 +132,7 @@ class _Import:
         self._push()  # segments of an interrupted import: after this the archived index is complete
         repeated = self._repeated_identities(files)
         groups: dict[str, list[_Found]] = defaultdict(list)
-        for found in self._read(files, reject=self._reject):
+        for found in self._read(files, reject=self._reject_unreadable):
             self._report.records += 1
             uid = found.record.session_uid
             if uid in repeated:
@@ -167,9 +167,11 @@ class _Import:
                     continue
                 yield _Found(source, record, is_archive_form(data))
 
+    def _reject_unreadable(self, source: _Source, error: RejectedRecordError) -> None:
+        self._report.records += 1
+        self._reject(source, error)
+
     def _reject(self, source: _Source, error: RejectedRecordError) -> None:
-        if error.rule not in ("identity_collision", "erased", "live"):
-            self._report.records += 1
         self._report.rejects.append(Reject(source.file, source.line, error.rule, error.message))
         limit = self._options.max_rejects
         if limit is not None and len(self._report.rejects) > limit:
@@ -180,16 +182,14 @@ class _Import:
             )  # fmt: skip
 
     def _fold(self, group: list[_Found]) -> _Found:
-        """Of several records with one identity the one that extends all others; the rest skipped or rejected."""
+        """Of several records with one identity the furthest one; the others are prefixes of it or rejected."""
         group.sort(key=lambda f: (_size(f.record), f.record.updated_at_us or -1, content_sha256(f.record)))
-        survivor = group[0]
-        for found in group[1:]:
+        survivor = group.pop()
+        for found in reversed(group):
             relation = compare(survivor.record, found)
-            if relation == "extends":
-                self._report.older += 1
-                survivor = found
-            else:
-                self._count_known(found, relation)
+            self._count_known(found, relation)
+            if relation != "collides" and survivor.archive_form and not found.archive_form:
+                survivor = replace(survivor, record=_with_known_fields(found.record, survivor), archive_form=False)
         return survivor
 
     def _take(self, found: _Found) -> None:
@@ -272,7 +272,7 @@ def compare(known: SessionRecord, found: _Found) -> Relation:
     new = found.record
     if content_sha256(known) == content_sha256(new):
         return "same"
-    if not found.archive_form and new.user_id != known.user_id:
+    if None not in (known.user_id, new.user_id) and new.user_id != known.user_id:
         return "collides"
     longer = _extends(known, new)
     shorter = _extends(new, known)
