@@ -246,6 +246,17 @@ class Claims:
         with self._db.transaction() as connection:
             progress.note_sweep(connection, error, now_us)
 
+    def remembered(self, name: str) -> str | None:
+        """A fact kept with :meth:`remember`."""
+        with self._db.reader() as connection:
+            row = connection.execute("SELECT value FROM store WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact about the storage."""
+        with self._db.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO store(name, value) VALUES(?, ?)", (name, value))
+
     # ---------------------------------------------------------------- release
 
     def verified(self, segment: Segment) -> None:

@@ -1,18 +1,17 @@
-"""The archiver's loop: expire, seal, push, release; once, or for ever beside the application."""
+"""One sweep: everything that is due goes to the archive, and is deleted here once that is proven."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from archiver import archive, sealing
+from archiver import archive, doctor, sealing
 from archiver.errors import SessionLakeError, StorageError
 from archiver.hot import HotStore
-from archiver.hot.claims import Segment
 from archiver.hot.due import Backlog
-from archiver.hot.progress import Progress
 from archiver.objects import ObjectStore, StoreFacts
 from archiver.pushing import Pusher, PushReport
 from archiver.settings import Settings
@@ -122,8 +121,8 @@ class _Sweep:
         self._store = store
         self._settings = settings
         self._now_us = now_us
+        self._facts = facts
         self._stop = stop
-        self._pusher = Pusher(hot, store, facts=facts, metrics=metrics)
         self.metrics = metrics
         self.report = SweepReport()
 
@@ -145,7 +144,12 @@ class _Sweep:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
 
     def _push(self) -> None:
-        self.report.add(self._pusher.push_closed(now_us=self._now_us))
+        if not self._hot.claims.unreleased():
+            return
+        if self._facts is None:
+            self._facts = _safe_facts(self._hot, self._store)
+        pusher = Pusher(self._hot, self._store, facts=self._facts, metrics=self.metrics)
+        self.report.add(pusher.push_closed(now_us=self._now_us))
 
     def _clean_spool(self) -> None:
         wanted = {self._hot.spool.path(s.archiver_id, s.sequence) for s in self._hot.claims.unreleased()}
@@ -179,6 +183,17 @@ class _Sweep:
             )  # fmt: skip
 
 
+def _safe_facts(hot: HotStore, store: ObjectStore) -> StoreFacts:
+    """What the storage was found to promise, probed once for every url; StorageError if archiving there is unsafe."""
+    name = f"facts:{store.url}"
+    known = hot.claims.remembered(name)
+    if known is not None:
+        return StoreFacts(**json.loads(known))
+    facts = doctor.require_safe_store(store)
+    hot.claims.remember(name, json.dumps(asdict(facts)))
+    return facts
+
+
 def worthwhile(hot: HotStore, settings: Settings, *, now_us: int) -> bool:
     """Whether a segment should be sealed now: enough is due, or something has been due long enough."""
     limits = sealing.claim_limits(settings)
@@ -200,45 +215,3 @@ def _show(metrics: Metrics, hot: HotStore, backlog: Backlog, report: SweepReport
     metrics.set(GaugeName.SPOOL, hot.spool.size_bytes())
     if not report.failures:
         metrics.set(GaugeName.LAST_SUCCESS, now_us / 1_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class StatusReport:
-    """Where everything stands.
-
-    Attributes:
-        backlog: Sessions due and in no segment yet, and how far the store is above its limit.
-        oldest_due_seconds: How long the oldest of them has been due; None without any.
-        waiting: Segments not yet released, with the last error of each.
-        archivers: Everyone registered in the archive; None if it could not be asked.
-        storage_error: Why it could not be asked.
-    """
-
-    progress: Progress
-    backlog: Backlog
-    oldest_due_seconds: float | None
-    spool_bytes: int
-    waiting: tuple[Segment, ...]
-    archivers: tuple[str, ...] | None
-    storage_error: str | None
-
-
-def status(hot: HotStore, store: ObjectStore, settings: Settings, *, now_us: int) -> StatusReport:
-    """Where everything stands; one request to the archive, and an answer even if that fails."""
-    backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
-    archivers: tuple[str, ...] | None = None
-    storage_error = None
-    try:
-        archivers = tuple(archive.list_archivers(store))
-    except StorageError as error:
-        storage_error = str(error)
-    waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else None
-    return StatusReport(
-        progress=hot.claims.progress(),
-        backlog=backlog,
-        oldest_due_seconds=waited_us / 1_000_000 if waited_us is not None else None,
-        spool_bytes=hot.spool.size_bytes(),
-        waiting=tuple(hot.claims.unreleased()),
-        archivers=archivers,
-        storage_error=storage_error,
-    )

@@ -1,0 +1,56 @@
+"""Where everything stands, for a person or a monitor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archiver import archive, sealing
+from archiver.errors import StorageError
+from archiver.hot import HotStore
+from archiver.hot.claims import Segment
+from archiver.hot.due import Backlog
+from archiver.hot.progress import Progress
+from archiver.objects import ObjectStore
+from archiver.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Where everything stands.
+
+    Attributes:
+        backlog: Sessions due and in no segment yet, and how far the store is above its limit.
+        oldest_due_seconds: How long the oldest of them has been due; None without any.
+        waiting: Segments not yet released, with the last error of each.
+        archivers: Everyone registered in the archive; None if it could not be asked.
+        storage_error: Why it could not be asked.
+    """
+
+    progress: Progress
+    backlog: Backlog
+    oldest_due_seconds: float | None
+    spool_bytes: int
+    waiting: tuple[Segment, ...]
+    archivers: tuple[str, ...] | None
+    storage_error: str | None
+
+
+def status(hot: HotStore, store: ObjectStore, settings: Settings, *, now_us: int) -> StatusReport:
+    """Where everything stands; one request to the archive, and an answer even if that fails."""
+    backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
+    archivers: tuple[str, ...] | None = None
+    storage_error = None
+    try:
+        archivers = tuple(archive.list_archivers(store))
+    except StorageError as error:
+        storage_error = str(error)
+    waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else None
+    return StatusReport(
+        progress=hot.claims.progress(),
+        backlog=backlog,
+        oldest_due_seconds=waited_us / 1_000_000 if waited_us is not None else None,
+        spool_bytes=hot.spool.size_bytes(),
+        waiting=tuple(hot.claims.unreleased()),
+        archivers=archivers,
+        storage_error=storage_error,
+    )
