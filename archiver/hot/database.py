@@ -120,9 +120,9 @@ class Database:
                 self._idle_readers.append(connection)
             self._reader_slots.release()
 
-    def flush(self) -> None:
-        """Return when everything committed so far survives power loss."""
-        self._sync.wait(self._sync.last_ticket)
+    def settle(self, durability: Durability) -> None:
+        """Give everything committed so far this durability: ``power`` returns when it survives power loss."""
+        self._make_durable(self._sync.last_ticket, durability)
 
     def checkpoint(self) -> None:
         """Move the WAL into the database and empty it, so that no deleted text stays in either file."""

@@ -93,7 +93,7 @@ CREATE TABLE event(
   tag TEXT NOT NULL,                      -- role or action_type
   content TEXT,
   node_id TEXT,
-  feedback TEXT CHECK(feedback IN ('correct', 'incorrect', 'partial')),
+  feedback TEXT,                          -- one of the three verdicts, or whatever an import held
   language TEXT,
   metadata TEXT,
   client_id TEXT,
@@ -132,8 +132,11 @@ CREATE TABLE claim(                       -- a session of an unreleased segment
   revision INTEGER NOT NULL,
   last_seq INTEGER NOT NULL,              -- events up to this one belong to the claim; -1: none
   reason TEXT NOT NULL CHECK(reason IN ('expired', 'evicted', 'closed')),
-  drop_rows INTEGER NOT NULL DEFAULT 0 CHECK(drop_rows IN (0, 1)),  -- 1: no row of it survives the release
-  content_sha256 TEXT,                    -- set when the segment closes
+  drop_rows INTEGER NOT NULL DEFAULT 0 CHECK(drop_rows IN (0, 1, 2)),  -- 1: deleted, 2: erased; at release no row stays
+  content_sha256 TEXT,                    -- this and the next three: what the build found, for the archived index
+  row_group INTEGER,
+  n_messages INTEGER,
+  n_interactions INTEGER,
   frozen INTEGER NOT NULL DEFAULT 0 CHECK(frozen IN (0, 1)),  -- 1: written to since; these are the claimed values:
   user_id TEXT,
   updated_us INTEGER,

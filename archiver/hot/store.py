@@ -13,7 +13,12 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from archiver.errors import StorageError
+from archiver.events import SessionRecord
+from archiver.hot import lifecycle
+from archiver.hot.claims import Claims
 from archiver.hot.database import Database
+from archiver.hot.rows import SessionRow
+from archiver.hot.spool import Spool
 from archiver.settings import Durability, HotSettings
 
 T = TypeVar("T")
@@ -55,15 +60,57 @@ class HotStore:
         """A read transaction on one of three pooled connections. Keep it short: it holds the WAL back."""
         return (self._database or self._open_database()).reader()
 
+    def insert_record(
+        self,
+        record: SessionRecord,
+        *,
+        last_activity_us: int,
+        restored_us: int | None = None,
+        archived_sha256: str | None = None,
+        durability: Durability | None = None,
+    ) -> SessionRow:
+        """Insert a whole session as live (import, adoption, restore); a uid that is here already stays as it is.
+
+        With ``restored_us`` its events count as archived in ``record.revision`` and it is on loan
+        until somebody continues it. SessionConflictError if another conversation has the id live.
+        """
+        return self.run(
+            lambda connection: lifecycle.insert_record(
+                connection, record, last_activity_us=last_activity_us,
+                restored_us=restored_us, archived_sha256=archived_sha256,
+            ),
+            durability=durability,
+        )  # fmt: skip
+
+    @property
+    def claims(self) -> Claims:
+        """The archive protocol's transactions."""
+        return Claims(self)
+
+    @property
+    def spool(self) -> Spool:
+        """Sealed segments on their way to the archive."""
+        return Spool(self.directory / "spool")
+
+    def holds(self, session_uid: str) -> bool:
+        """Whether this conversation has rows here, live or closed."""
+        with self.reader() as connection:
+            query = "SELECT EXISTS(SELECT 1 FROM session WHERE session_uid = ?)"
+            return bool(connection.execute(query, (session_uid,)).fetchone()[0])
+
     @property
     def archiver_id(self) -> str:
         """The random id under which this store's sessions are archived."""
         with self.reader() as connection:
             return str(connection.execute("SELECT value FROM store WHERE name = 'archiver_id'").fetchone()[0])
 
+    def settle(self, durability: Durability | None = None) -> None:
+        """Give everything committed so far this durability: lets a caller commit under a lock and wait outside."""
+        (self._database or self._open_database()).settle(durability or self.durability)
+
     def flush(self) -> None:
         """Return when everything committed so far survives power loss."""
-        (self._database or self._open_database()).flush()
+        self.settle("power")
 
     def checkpoint(self) -> None:
         """Move the WAL into the database and empty it, so that no deleted text stays in either file."""
