@@ -77,6 +77,15 @@ def exit_code(error: SessionLakeError) -> ExitCode:
     return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), ExitCode.FAILED)
 
 
+def exit_code_of_kind(kind: str) -> ExitCode:
+    """The exit code of an error that is only known by its ``kind``."""
+    return next((code for cls, code in _EXIT_CODES if kind in _kinds(cls)), ExitCode.FAILED)
+
+
+def _kinds(cls: type[SessionLakeError]) -> set[str]:
+    return {cls.kind}.union(*(_kinds(sub) for sub in cls.__subclasses__()))
+
+
 def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run the app; every error becomes one line on standard error (or one JSON object) and an exit code."""
     console = Console(as_json="--json" in arguments)
