@@ -140,6 +140,8 @@ class _Sweep:
             self.report.sessions_claimed += segment.n_sessions
             self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
             self._push()
+        if obeyed:
+            self._hot.checkpoint()  # else deleted texts stay readable in the WAL
         for tombstone in obeyed:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
 
