@@ -93,6 +93,14 @@ class Addition:
     stats: str
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The version that holds a run, None if the table is past the run; and whether this call made it."""
+
+    version: int | None
+    by_us: bool
+
+
 def table_url(store: ObjectStore, table: str) -> str:
     """The Delta root of a table, as other readers address it."""
     if table not in TABLES:
@@ -240,10 +248,8 @@ def commit(
     remove: Sequence[DataFile] = (),
     vector: Mapping[str, Any] | None = None,
     now_us: int,
-) -> int | None:
-    """Commit one run's changes to one table on version ``base``; returns the version that holds the run.
-
-    That is the version another process made, if one was faster; None if the table is past the run.
+) -> Committed:
+    """Commit one run's changes to one table on version ``base``.
 
     The commit is made on a handle opened at ``base`` and carries the run and the watermarks as
     app-transactions: the library checks a commit against everything committed since its handle was
@@ -262,6 +268,7 @@ def commit(
     ]
     transactions = [Transaction(RUN_APP, run), *(Transaction(a, s) for a, s in sorted(watermarks.items()))]
     metadata = {_VECTOR: json.dumps(vector, sort_keys=True)} if vector is not None else {}
+    by_us = True
     try:
         with _translated("commit", table):
             handle = open_table(store, table, base)
@@ -274,13 +281,20 @@ def commit(
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
     except CommitFailedError as error:
+        by_us = False  # or by us, and the answer was lost
         if run_of(store, table) < run:
             raise ConflictError(
                 f"run {run} met a commit that is no run: {error}", operation="commit", key=table,
                 hint="only sessionlake may write these tables; run it again to plan anew",
             ) from error  # fmt: skip
     latest = open_table(store, table)  # a handle does not follow its own commit
-    return latest.version() if latest.transaction_version(RUN_APP) == run else None
+    return Committed(latest.version() if latest.transaction_version(RUN_APP) == run else None, by_us=by_us)
+
+
+def checkpoint(store: ObjectStore, table: str) -> None:
+    """Condense a table's log, so that opening it reads one file instead of many."""
+    with _translated("checkpoint", table):
+        open_table(store, table).create_checkpoint()
 
 
 @contextmanager

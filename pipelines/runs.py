@@ -185,15 +185,20 @@ def _sizes(store: ObjectStore, prefix: str) -> list[tuple[str, int]]:
     return [(info.key, info.size_bytes) for info in store.list(prefix)]
 
 
-def commit(store: ObjectStore, plan: RunPlan, changes: Changes) -> None:
-    """Commit the run to every table that does not hold it yet, sessions last; safe to race and to repeat."""
+def commit(store: ObjectStore, plan: RunPlan, changes: Changes) -> bool:
+    """Commit the run to every table that does not hold it yet, sessions last; safe to race and to repeat.
+
+    Returns whether every table now holds exactly these changes. What this or another attempt published
+    and nobody committed is deleted: nobody can any more.
+    """
     versions: dict[str, int] = {}
+    rivals = False
     for table in COMMIT_ORDER:
         change = changes.of(table)
         vector = None
         if table == "sessions":
             vector = {"run": plan.run, "tables": versions, "watermarks": dict(plan.watermarks)}
-        version = lake.commit(
+        committed = lake.commit(
             store,
             table,
             base=plan.base[table],
@@ -204,10 +209,18 @@ def commit(store: ObjectStore, plan: RunPlan, changes: Changes) -> None:
             vector=vector,
             now_us=plan.created_us,
         )
-        if version is None:  # others finished this run and went on
-            return
-        versions[table] = version
-    _remove_rivals(store, plan, changes)
+        rivals |= not committed.by_us
+        if committed.version is None:  # others finished this run and went on
+            break
+        versions[table] = committed.version
+    names = _recorded(store, plan)
+    mine = {f.key for f in changes.staged}
+    if not rivals and names <= mine:
+        return True
+    dead = _dead(store, names)
+    for name in sorted(dead):
+        store.delete(name)
+    return not mine & dead
 
 
 def finish_empty(store: ObjectStore, plan: RunPlan) -> None:
@@ -216,19 +229,16 @@ def finish_empty(store: ObjectStore, plan: RunPlan) -> None:
     commit(store, replace(plan, watermarks=before.watermarks), Changes())
 
 
-def _remove_rivals(store: ObjectStore, plan: RunPlan, changes: Changes) -> None:
-    """Delete what other attempts at this run published and nobody committed.
+def _recorded(store: ObjectStore, plan: RunPlan) -> set[str]:
+    """Every name that any attempt at the run was about to publish."""
+    records = [info.key for info in store.list(f"{PREFIX}/{plan.run:012d}.files-")]
+    return {name for key in records for name in json.loads(store.get(key))}
 
-    Only now: the run is in every table, so no attempt can commit these names any more.
-    """
-    mine = {f.key for f in changes.staged}
-    names: set[str] = set()
-    for info in store.list(f"{PREFIX}/{plan.run:012d}.files-"):
-        names.update(json.loads(store.get(info.key)))
-    for table in sorted({name.split("/")[1] for name in names - mine}):
-        live = {f.key for f in lake.data_files(store, table, None)}
-        for name in sorted(n for n in names - live if n.split("/")[1] == table):
-            store.delete(name)
+
+def _dead(store: ObjectStore, names: set[str]) -> set[str]:
+    """Those of the names that no table's latest version holds; the run must be in every table."""
+    tables = {name.split("/")[1] for name in names}
+    return names - {file.key for table in tables for file in lake.data_files(store, table, None)}
 
 
 def _create(store: ObjectStore, key: str, data: bytes) -> bool:

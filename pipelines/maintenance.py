@@ -1,0 +1,225 @@
+"""Upkeep of the tables: merge small files of closed days, checkpoint, remove what no version needs.
+
+It is a run like any other, so it starts only when none is unfinished. What it removes is decided by
+run numbers and the times in our own plans, never by a file's modification time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from archiver.errors import StoreBusyError
+from archiver.events import format_time
+from archiver.objects import ObjectStore
+from archiver.settings import Settings
+from pipelines import datafiles, lake, runs
+from pipelines.datafiles import ROW_GROUP_BYTES, StagedFile
+from pipelines.lake import DataFile, LakeVersion
+from pipelines.runner import open_runner, worker_count
+from pipelines.runs import Changes, RunPlan, TableChange
+from pipelines.schema import COMMIT_ORDER, TABLES
+
+TARGET_BYTES: Final = 64 * 1024**2
+"""A file of at least this size is left alone; smaller ones are merged until one reaches it."""
+
+_RUN_IN_NAME = re.compile(r"/part-(\d{10})-[0-9a-f]+\.parquet$")
+_HOUR_US: Final = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MaintainReport:
+    """What an upkeep did: files merged away and made, superseded files and stale uploads removed."""
+
+    run: int
+    files_merged: int
+    files_made: int
+    files_removed: int
+    uploads_discarded: int
+    lake_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTask:
+    """Small files of one table and date, to become one."""
+
+    store: ObjectStore
+    run: int
+    files: tuple[DataFile, ...]
+
+
+def maintain(store: ObjectStore, settings: Settings, *, now_us: int) -> MaintainReport:
+    """Merge, checkpoint and clean up; StoreBusyError while another run is unfinished.
+
+    Readers of earlier versions keep working for ``tables.retention_hours``.
+    """
+    lake.create_tables(store)
+    version = lake.current(store)
+    plan = _plan(store, version, now_us)
+    groups = _small_files(store, version, settings, today=format_time(now_us)[:10])
+    staged: list[tuple[MergeTask, StagedFile]] = []
+    with open_runner(settings.runner) as runner:
+        tasks = [MergeTask(store, plan.run, group) for group in groups]
+        runner.run(merge, tasks, lambda task, file: staged.append((task, file)))
+    changes = _changes(staged)
+    runs.publish(store, plan, changes.staged)
+    if not runs.commit(store, plan, changes):
+        raise _busy(plan, "was ended by another process")
+    for table in COMMIT_ORDER:
+        lake.checkpoint(store, table)
+    keep = _retained(store, plan, settings.tables.retention_hours, now_us)
+    removed, discarded = (0, 0) if keep is None else clean_up(store, keep)
+    return MaintainReport(
+        run=plan.run,
+        files_merged=sum(len(t.files) for t, _ in staged),
+        files_made=len(staged),
+        files_removed=removed,
+        uploads_discarded=discarded,
+        lake_version=lake.current(store).number,
+    )
+
+
+def _plan(store: ObjectStore, version: LakeVersion, now_us: int) -> RunPlan:
+    unfinished = runs.unfinished(store, version)
+    if unfinished is not None and unfinished.kind == "compact":
+        raise _busy(unfinished, "is unfinished")
+    if unfinished is not None:
+        runs.finish_empty(store, unfinished)
+        version = lake.current(store)
+    mine = RunPlan(
+        run=version.run + 1,
+        kind="maintain",
+        created_us=now_us,
+        code_version=runs.code_version(),
+        base=runs.base_versions(store, version),
+        watermarks=version.watermarks,
+        body={},
+    )
+    plan = runs.announce(store, mine)
+    if plan != mine:
+        raise _busy(plan, "began at the same moment")
+    return plan
+
+
+def _busy(plan: RunPlan, what: str) -> StoreBusyError:
+    return StoreBusyError(f"run {plan.run} ({plan.kind}) {what}", operation="maintain", key=plan.key, hint="run again")
+
+
+def _small_files(
+    store: ObjectStore, version: LakeVersion, settings: Settings, *, today: str
+) -> list[tuple[DataFile, ...]]:
+    """Groups of small files of one table and closed date, each as many as memory allows to merge at once."""
+    per_process = settings.tables.memory_limit // (worker_count(settings.runner) + 1)
+    most = max(2, per_process // (3 * ROW_GROUP_BYTES))
+    groups: list[tuple[DataFile, ...]] = []
+    for table in COMMIT_ORDER:
+        by_date: dict[str, list[DataFile]] = {}
+        for file in lake.data_files(store, table, version.tables[table]):
+            if file.dt < today and file.size_bytes < TARGET_BYTES:
+                by_date.setdefault(file.dt, []).append(file)
+        for files in by_date.values():
+            groups += _grouped(files, most)
+    return groups
+
+
+def _grouped(files: Sequence[DataFile], most: int) -> Iterator[tuple[DataFile, ...]]:
+    group: list[DataFile] = []
+    for file in sorted(files, key=lambda f: (f.size_bytes, f.path)):
+        group.append(file)
+        if len(group) == most or sum(f.size_bytes for f in group) >= TARGET_BYTES:
+            yield tuple(group)
+            group = []
+    if len(group) > 1:
+        yield tuple(group)
+
+
+def merge(task: MergeTask) -> StagedFile:
+    """Write the rows of sorted files as one sorted file and stage it. Memory: one row group of each."""
+    first = task.files[0]
+    names = "\n".join(f.path for f in task.files)
+    staged = datafiles.stage(
+        task.store, TABLES[first.table], first.dt, _merged(task.store, task.files), run=task.run, task=names
+    )
+    if staged is None:
+        raise AssertionError(f"files without rows: {names}")
+    return staged
+
+
+def _merged(store: ObjectStore, files: Sequence[DataFile]) -> Iterator[pa.Table]:
+    """Rows in order: whatever sorts up to the smallest of the last keys at hand can be given out."""
+    key, *_ = TABLES[files[0].table].sort_keys
+    order = [(name, "ascending") for name in TABLES[files[0].table].sort_keys]
+    sources = [datafiles.read(store, file) for file in files]
+    heads = [head for source in sources if (head := next(source, None)) is not None]
+    while heads:
+        bound = min(head[key][-1].as_py() for head in heads)
+        counts = [pc.sum(pc.less_equal(head[key], bound)).as_py() for head in heads]
+        yield pa.concat_tables(h.slice(0, n) for h, n in zip(heads, counts, strict=True)).sort_by(order)
+        left = [(h.slice(n), s) for h, n, s in zip(heads, counts, sources, strict=True)]
+        refilled = [(h if h.num_rows else next(s, None), s) for h, s in left]
+        heads = [h for h, _ in refilled if h is not None]
+        sources = [s for h, s in refilled if h is not None]
+
+
+def _changes(staged: Iterable[tuple[MergeTask, StagedFile]]) -> Changes:
+    tables: dict[str, TableChange] = {}
+    for task, file in sorted(staged, key=lambda pair: pair[1].key):
+        known = tables.get(file.table, TableChange())
+        tables[file.table] = TableChange((*known.add, file), (*known.remove, *task.files))
+    return Changes(tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What a clean-up spares: every file of a run after ``run``, and the ``keys``."""
+
+    run: int
+    keys: frozenset[str]
+
+
+def _retained(store: ObjectStore, plan: RunPlan, retention_hours: float, now_us: int) -> Retained | None:
+    """The last run known to have been committed ``retention_hours`` ago, and the files of that version and this one.
+
+    A run was committed before its successor was planned. None if no run is that old.
+    """
+    cutoff_us = now_us - int(retention_hours * _HOUR_US)
+    successor: RunPlan | None = plan
+    while successor is not None and successor.created_us > cutoff_us:
+        successor = runs.read_plan(store, successor.run - 1) if successor.run > 1 else None
+    if successor is None:
+        return None
+    then = lake.at_version(store, successor.base["sessions"])
+    return Retained(then.run, _files(store, then) | _files(store, lake.current(store)))
+
+
+def _files(store: ObjectStore, version: LakeVersion) -> frozenset[str]:
+    return frozenset(f.key for table in TABLES for f in lake.data_files(store, table, version.tables[table]))
+
+
+def clean_up(store: ObjectStore, retained: Retained) -> tuple[int, int]:
+    """Remove data files and stale uploads of finished runs that are not retained: (files, uploads).
+
+    A run up to ``retained.run`` is in every table, so nobody can commit a file that carries its number.
+    """
+    dead = [
+        info.key
+        for table in TABLES
+        for info in store.list(f"{lake.PREFIX}/{table}/data/")
+        if info.key not in retained.keys and _run_of(info.key) <= retained.run
+    ]
+    for key in dead:
+        store.delete(key)
+    stale = [s for s in store.list_staged(f"{lake.PREFIX}/") if _run_of(s.key) <= retained.run]
+    for upload in stale:
+        store.discard(upload.key, upload.token)
+    return len(dead), len(stale)
+
+
+def _run_of(key: str) -> int:
+    match = _RUN_IN_NAME.search(key)
+    return int(match[1]) if match else 2**63
