@@ -51,7 +51,7 @@ def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequ
     claimed = dropped = 0
     for due in batch:
         row = connection.execute(
-            "SELECT s.session_uid, s.archived_revision, s.next_seq, s.on_loan FROM session s"  # noqa: S608  a constant
+            "SELECT s.session_uid, s.archived_revision, s.next_seq, s.on_loan FROM session s"
             f" WHERE s.sid = ? AND s.last_activity_us = ? AND {FREE}",
             (due.sid, due.last_activity_us),
         ).fetchone()
@@ -85,7 +85,7 @@ def _open_segment(connection: sqlite3.Connection, now_us: int) -> int:
 def delete_rows(connection: sqlite3.Connection, sid: int) -> None:
     """Delete everything of a session but its claim and its archived index."""
     for table in ("event", "graph_state", "session"):
-        connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608  three constants
+        connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))
 
 
 def unclaim(connection: sqlite3.Connection, segment: int) -> int:
@@ -146,6 +146,7 @@ def release_batch(connection: sqlite3.Connection, segment: int) -> Released | No
     for claimed in map(_Claimed._make, rows):
         if claimed.drop_rows != ERASE:
             entries.append(_entry(claimed, segment))
+        connection.execute("DELETE FROM claim WHERE segment = ? AND session_uid = ?", (segment, claimed.session_uid))
         if claimed.written_to and claimed.drop_rows == KEEP:
             connection.execute(
                 "UPDATE session SET claimed = 0, archived_revision = ?, archived_seq = ?, archived_sha256 = ?"
@@ -155,7 +156,6 @@ def release_batch(connection: sqlite3.Connection, segment: int) -> Released | No
         else:
             delete_rows(connection, claimed.sid)
             deleted += 1
-        connection.execute("DELETE FROM claim WHERE segment = ? AND session_uid = ?", (segment, claimed.session_uid))
     archived.insert(connection, entries)
     return Released(deleted, len(rows) - deleted)
 

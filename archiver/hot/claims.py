@@ -112,18 +112,20 @@ class Claims:
         evict = self.backlog(limits, now_us=now_us).evictable
         segment: int | None = None
         n_sessions = text_bytes = 0
-        while n_sessions < limits.segment_sessions and text_bytes < limits.segment_bytes:
+        full = False
+        while not full and n_sessions < limits.segment_sessions:
             room = limits.segment_sessions - n_sessions
             with self._db.reader() as connection:
                 batch = due.due_sessions(connection, limits, now_us=now_us, room=room, evict=evict)
-            if not batch:
+            fitting = _within(batch, limits.segment_bytes - text_bytes, at_least=1 if segment is None else 0)
+            if not fitting:
                 break
-            batch = _within(batch, limits.segment_bytes - text_bytes)
             with self._db.transaction(durability="power") as connection:
-                segment, claimed, _ = claim_rows.claim_batch(connection, segment, batch, now_us)
+                segment, claimed, _ = claim_rows.claim_batch(connection, segment, fitting, now_us)
             n_sessions += claimed
-            text_bytes += sum(chosen.text_bytes for chosen in batch)
-            evict -= sum(chosen.reason == "evicted" for chosen in batch)
+            text_bytes += sum(chosen.text_bytes for chosen in fitting)
+            evict -= sum(chosen.reason == "evicted" for chosen in fitting)
+            full = len(fitting) < len(batch)
         return self.segment(segment) if segment is not None else None
 
     # ---------------------------------------------------------------- build and close
@@ -221,6 +223,13 @@ class Claims:
         with self._db.reader() as connection:
             own = claim_rows.archiver_id(connection)
             query = "SELECT coalesce(min(sequence), 1) FROM segment WHERE archiver_id = ?"
+            return int(connection.execute(query, (own,)).fetchone()[0])
+
+    def last_released(self) -> int:
+        """The highest sequence number under this archiver id that is proven to be in the archive; 0 without any."""
+        with self._db.reader() as connection:
+            own = claim_rows.archiver_id(connection)
+            query = "SELECT coalesce(max(sequence), 0) FROM segment WHERE archiver_id = ? AND state = 'released'"
             return int(connection.execute(query, (own,)).fetchone()[0])
 
     def unreleased(self) -> list[Segment]:
@@ -402,18 +411,18 @@ class Claims:
 
 
 def _segments(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[Segment]:
-    return [Segment(*row) for row in connection.execute(f"SELECT {_SEGMENT} FROM segment WHERE {where}", values)]  # noqa: S608
+    return [Segment(*row) for row in connection.execute(f"SELECT {_SEGMENT} FROM segment WHERE {where}", values)]
 
 
 def _values(sealed: Sealed) -> tuple[int, str, str, int]:
     return sealed.n_sessions, sealed.membership_digest, sealed.file_sha256, sealed.file_bytes
 
 
-def _within(batch: list[Due], room_bytes: int) -> list[Due]:
-    """The head of a batch that fits, at least one session."""
+def _within(batch: list[Due], room_bytes: int, *, at_least: int) -> list[Due]:
+    """The head of a batch whose texts fit."""
     total = 0
     for count, chosen in enumerate(batch):
         total += chosen.text_bytes
         if total > room_bytes:
-            return batch[: max(1, count)]
+            return batch[: max(at_least, count)]
     return batch

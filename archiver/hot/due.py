@@ -91,7 +91,7 @@ def _select(connection: sqlite3.Connection, reason: DueReason, values: dict[str,
     order = "" if reason == "closed" else "ORDER BY s.minute"
     named = "coalesce(s.close_reason, 'closed')" if reason == "closed" else f"'{reason}'"
     rows = connection.execute(
-        f"SELECT s.sid, {named}, s.last_activity_us, {_TEXT_BYTES} FROM session s"  # noqa: S608  constants of this module
+        f"SELECT s.sid, {named}, s.last_activity_us, {_TEXT_BYTES} FROM session s"
         f" WHERE {_WHERE[reason]} {order} LIMIT :most",
         {**values, "most": most},
     )
@@ -109,7 +109,7 @@ def _bounds(limits: ClaimLimits, now_us: int) -> dict[str, int]:
 def _above(connection: sqlite3.Connection, limits: ClaimLimits, values: dict[str, int]) -> tuple[int, int]:
     """Live, unexpired sessions above max_sessions, and how many to evict: none up to the limit, else down to 90 %."""
     live = connection.execute(
-        f"SELECT count(*) FROM session s WHERE s.state = 0 AND s.claimed = 0 AND s.minute >= :before / {MINUTE_US}"  # noqa: S608
+        f"SELECT count(*) FROM session s WHERE s.state = 0 AND s.claimed = 0 AND s.minute >= :before / {MINUTE_US}"
         " AND s.last_activity_us > :before",
         values,
     ).fetchone()[0]
@@ -132,7 +132,7 @@ def backlog(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int)
 
 def _count(connection: sqlite3.Connection, reason: DueReason, values: dict[str, int]) -> tuple[int, int | None]:
     row = connection.execute(
-        f"SELECT count(*), min(s.last_activity_us) FROM session s WHERE {_WHERE[reason]}",  # noqa: S608
+        f"SELECT count(*), min(s.last_activity_us) FROM session s WHERE {_WHERE[reason]}",
         values,
     ).fetchone()
     return int(row[0]), row[1]

@@ -184,14 +184,21 @@ WHEN OLD.claimed = 1 BEGIN
     graph_state = (SELECT state FROM graph_state WHERE sid = OLD.sid)
   WHERE sid = OLD.sid AND frozen = 0;
 END;
-CREATE TRIGGER freeze_new_graph AFTER INSERT ON graph_state
+CREATE TRIGGER freeze_new_graph BEFORE INSERT ON graph_state  -- BEFORE: REPLACE deletes without a trigger
 WHEN EXISTS (SELECT 1 FROM claim WHERE sid = NEW.sid AND frozen = 0) BEGIN
-  UPDATE claim SET frozen = 1, graph_state = NULL,
+  UPDATE claim SET frozen = 1, graph_state = (SELECT state FROM graph_state WHERE sid = NEW.sid),
     (user_id, updated_us, tz_assumed, language, metadata) =
       (SELECT user_id, updated_us, tz_assumed, language, metadata FROM session WHERE sid = NEW.sid)
   WHERE sid = NEW.sid;
 END;
 CREATE TRIGGER freeze_graph AFTER UPDATE ON graph_state
+WHEN EXISTS (SELECT 1 FROM claim WHERE sid = OLD.sid AND frozen = 0) BEGIN
+  UPDATE claim SET frozen = 1, graph_state = OLD.state,
+    (user_id, updated_us, tz_assumed, language, metadata) =
+      (SELECT user_id, updated_us, tz_assumed, language, metadata FROM session WHERE sid = OLD.sid)
+  WHERE sid = OLD.sid;
+END;
+CREATE TRIGGER freeze_lost_graph BEFORE DELETE ON graph_state
 WHEN EXISTS (SELECT 1 FROM claim WHERE sid = OLD.sid AND frozen = 0) BEGIN
   UPDATE claim SET frozen = 1, graph_state = OLD.state,
     (user_id, updated_us, tz_assumed, language, metadata) =
