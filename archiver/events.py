@@ -23,6 +23,7 @@ GRAPH_SNAPSHOT: Final = "graph_snapshot"
 MAX_ID_CHARS: Final = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,12 +123,11 @@ def membership_digest(members: Iterable[tuple[str, int, str]]) -> str:
 def canonical_json(value: Any) -> str:
     """Compact JSON text with keys in their own order; raises InputError for what JSON cannot hold."""
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"value cannot be stored as JSON: {error}", hint="use only str, int, finite float, bool, None, list, dict"
         ) from error
-    return text
 
 
 def format_time(us: int) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from archiver import archive, pushing, restore, sealing
 from archiver.errors import InputError
 from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.inputs import MAX_RECORD_BYTES, input_files, read_texts
-from archiver.legacy import RejectedRecordError, is_archive_form, parse_json, parse_record
+from archiver.legacy import RejectedRecordError, identity, is_archive_form, parse_json, parse_record
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
 
@@ -82,6 +82,7 @@ class _Found:
     """A record as read from the input."""
 
     source: _Source
+    uid: str
     record: SessionRecord
     archive_form: bool
 
@@ -132,11 +133,10 @@ class _Import:
         self._push()  # segments of an interrupted import: after this the archived index is complete
         repeated = self._repeated_identities(files)
         groups: dict[str, list[_Found]] = defaultdict(list)
-        for found in self._read(files, reject=self._reject_unreadable):
+        for found in self._read(files):
             self._report.records += 1
-            uid = found.record.session_uid
-            if uid in repeated:
-                groups[uid].append(found)
+            if found.uid in repeated:
+                groups[found.uid].append(found)
             else:
                 self._take(found)
             self._progress(self._report.records)
@@ -150,22 +150,31 @@ class _Import:
     def _repeated_identities(self, files: Sequence[Path]) -> set[str]:
         seen: set[str] = set()
         repeated: set[str] = set()
-        for found in self._read(files, reject=lambda _source, _error: None):
-            uid = found.record.session_uid
-            (repeated if uid in seen else seen).add(uid)
+        for _, data in self._decoded(files, reject=lambda _source, _error: None):
+            uid = identity(data, assume_tz=self._options.assume_tz)
+            if uid is not None:
+                (repeated if uid in seen else seen).add(uid)
         return repeated
 
-    def _read(self, files: Iterable[Path], reject: Callable[[_Source, RejectedRecordError], None]) -> Iterator[_Found]:
+    def _read(self, files: Sequence[Path]) -> Iterator[_Found]:
+        for source, data in self._decoded(files, reject=self._reject_unreadable):
+            try:
+                record = parse_record(data, assume_tz=self._options.assume_tz)
+            except RejectedRecordError as error:
+                self._reject_unreadable(source, error)
+            else:
+                yield _Found(source, record.session_uid, record, is_archive_form(data))
+
+    def _decoded(
+        self, files: Iterable[Path], reject: Callable[[_Source, RejectedRecordError], None]
+    ) -> Iterator[tuple[_Source, Any]]:
         for path in files:
             for line, text in read_texts(path, max_record_bytes=self._options.max_record_bytes):
                 source = _Source(str(path), line)
                 try:
-                    data = parse_json(_within_limit(text, self._options.max_record_bytes))
-                    record = parse_record(data, assume_tz=self._options.assume_tz)
+                    yield source, parse_json(_within_limit(text, self._options.max_record_bytes))
                 except RejectedRecordError as error:
                     reject(source, error)
-                    continue
-                yield _Found(source, record, is_archive_form(data))
 
     def _reject_unreadable(self, source: _Source, error: RejectedRecordError) -> None:
         self._report.records += 1
@@ -195,18 +204,18 @@ class _Import:
     def _take(self, found: _Found) -> None:
         """Decide about one record by what is already known of its identity."""
         record = found.record
-        if self._tombstones.covers(record.session_uid, record.user_id, record.created_at_us):
+        if self._tombstones.covers(found.uid, record.user_id, record.created_at_us):
             self._reject(
                 found.source, RejectedRecordError("erased", f"{record.session_id!r:.60} was erased by request")
             )
             return
-        if self._hot.holds(record.session_uid):
+        if self._hot.holds(found.uid):
             self._reject(
                 found.source,
                 RejectedRecordError("live", f"{record.session_id!r:.60} is live in {self._hot.directory}; sweep first"),
             )
             return
-        versions = self._hot.claims.known_versions(record.session_uid)
+        versions = self._hot.claims.known_versions(found.uid)
         if not versions:
             self._add(record, revision=1)
             return

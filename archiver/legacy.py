@@ -23,6 +23,7 @@ from archiver.events import (
     check_id,
     check_text,
     parse_time,
+    session_uid,
 )
 
 _TOP: Final = frozenset(
@@ -70,6 +71,15 @@ def parse_record(data: Any, *, assume_tz: tzinfo = UTC) -> SessionRecord:
     if not isinstance(data, dict):
         raise RejectedRecordError("not_object", f"expected a JSON object, got {type(data).__name__}")
     return _Parser(data, assume_tz).record()
+
+
+def identity(data: Any, *, assume_tz: tzinfo = UTC) -> str | None:
+    """The session_uid a record will have, without reading the rest of it; None if it will be rejected."""
+    try:
+        us, _ = parse_time(data["created_at"], field="created_at", assume_tz=assume_tz)
+        return session_uid(check_id(data["session_id"], field="session_id"), us)
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 class _Parser:
