@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from archiver import importer, service
+from archiver import archive, doctor, importer, service
 from archiver.errors import UnknownSessionError
 from archiver.events import format_time
 from archiver.hot import HotStore
@@ -24,6 +24,7 @@ from archiver.program import (
     human_bytes,
     now_us,
     per_second,
+    plural,
 )
 from archiver.sessions import SessionManager
 from archiver.settings import Settings
@@ -118,7 +119,7 @@ def sweep(
     with HotStore.from_settings(settings.hot) as opened:
         store = open_store(settings.storage)
         if quarantine is not None:
-            opened.claims.quarantine(quarantine, "set aside by hand", now_us=now_us())
+            opened.claims.quarantine(quarantine, "set aside by hand")
             program.console.line(f"set aside, rows kept: {quarantine}")
         if watch:
             outlets = service.Outlets(health=health, textfile=metrics_file, port=metrics_port)
@@ -135,7 +136,7 @@ def _show_sweep(program: Program, report: service.SweepReport) -> None:
     console = program.console
     if report.segments or report.backlog or report.failures:
         console.line(
-            f"{report.sessions_released:,} sessions archived in {report.segments} segments "
+            f"{plural(report.sessions_released, 'session')} archived in {plural(report.segments, 'segment')} "
             f"({human_bytes(report.bytes)}), {report.backlog:,} still waiting"
         )
     else:
@@ -226,6 +227,76 @@ def sessions_show(
         console.line()
         console.table(("when", "action", "node", "verdict", "text"), rows)
     console.result(session.to_dict())
+
+
+@sessions_app.command("restore")
+def sessions_restore(
+    context: typer.Context,
+    session_id: Annotated[str, typer.Argument(metavar="ID")],
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Make an archived session live again in this hot store, its history with it."""
+    program: Program = context.obj
+    with SessionManager.from_settings(_settings(context, hot, storage)) as manager:
+        session = manager.get_session(session_id, restore=True)
+    if session is None:
+        raise UnknownSessionError("no such session, live or archived", operation="restore", key=session_id)
+    program.console.line(f"live again: {session_id}, {len(session.chat_history)} messages")
+    program.console.result({"session_id": session_id, "messages": len(session.chat_history)})
+
+
+@commands.command()
+def verify(
+    context: typer.Context,
+    deep: Annotated[bool, typer.Option("--deep", help="read every row and recompute every digest")] = False,
+    storage: StorageOption = None,
+) -> None:
+    """Check every segment of the archive: name, bytes, counts, sequence; each fault is named."""
+    program: Program = context.obj
+    settings = _settings(context, storage=storage)
+    with program.console.progress("verifying segments") as progress:
+        report = archive.verify(open_store(settings.storage), deep=deep, progress=progress)
+    console = program.console
+    console.line(
+        f"{plural(report.segments, 'segment')} of {plural(report.archivers, 'archiver')}, "
+        f"{plural(report.sessions, 'session')}, {human_bytes(report.bytes)}"
+    )
+    for void in report.voids:
+        console.line(f"holds nothing on purpose: {void}")
+    for finding in report.findings:
+        console.problem(f"{finding.kind} {finding.key}: {finding.detail}")
+    console.line("nothing is wrong" if report.ok else f"{plural(len(report.findings), 'fault')} found")
+    console.result({**asdict(report), "ok": report.ok})
+    raise typer.Exit(ExitCode.DONE if report.ok else ExitCode.FAILED)
+
+
+@commands.command("doctor")
+def doctor_(
+    context: typer.Context,
+    new_archiver: Annotated[
+        bool, typer.Option("--new-archiver", help="give a copied or rolled-back hot store an identity of its own")
+    ] = False,
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Look at storage, clock, disk and versions by really using them, and say what to do about each finding."""
+    program: Program = context.obj
+    settings = _settings(context, hot, storage)
+    store = open_store(settings.storage)
+    with HotStore.from_settings(settings.hot) as opened:
+        if new_archiver:
+            program.console.line(f"archives from now on as {service.new_archiver(opened, store, now_us=now_us())}")
+        report = doctor.examine(settings, store, opened)
+    rows = [(f.level, f.check, f.detail, f.remedy or None) for f in report.findings]
+    program.console.table(("is", "what", "found", "do"), rows)
+    program.console.line(
+        f"segments will be proven by {report.verify_by}"
+        if report.verify_by
+        else "do not archive here before this is mended"
+    )
+    program.console.result(asdict(report))
+    raise typer.Exit(ExitCode.FAILED if report.failures else ExitCode.DONE)
 
 
 @config_app.command("show")

@@ -139,6 +139,11 @@ def per_second(count: int, seconds: float) -> int:
     return round(count / seconds) if seconds > 0 else 0
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 segment``, ``6,836 segments``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def human_bytes(count: int) -> str:
     """A size for people: 412 KiB."""
     size = float(count)

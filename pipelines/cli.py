@@ -18,7 +18,7 @@ from archiver.cli import commands
 from archiver.console import Console
 from archiver.errors import InputError
 from archiver.objects import ObjectStore, open_store
-from archiver.program import ExitCode, Program, StorageOption, now_us, run
+from archiver.program import ExitCode, Program, StorageOption, now_us, plural, run
 from archiver.settings import Settings
 from pipelines import compaction, query
 
@@ -85,7 +85,8 @@ def _show_compaction(program: Program, report: compaction.CompactReport) -> None
     console = program.console
     if report.segments:
         console.line(
-            f"{report.segments:,} segments compacted in {report.seconds:.1f} s, lake version {report.lake_version}"
+            f"{plural(report.segments, 'segment')} compacted in {report.seconds:.1f} s, "
+            f"lake version {report.lake_version}"
         )
         console.table(("table", "rows added"), list(report.rows_added.items()))
     else:
