@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 from collections.abc import Sequence
 from importlib import resources
@@ -29,7 +30,7 @@ def json_for_script(value: Any) -> str:
 
 
 def page(*, title: str, body: str, styles: Sequence[str], scripts: Sequence[str], data: str | None = None) -> bytes:
-    """A whole page. ``title`` and ``body`` are markup of ours; ``data`` comes from :func:`json_for_script`."""
+    """A whole page. ``title`` is plain text, ``body`` markup of ours; ``data`` comes from :func:`json_for_script`."""
     data_block = f'<script type="application/json" id="data">{data}</script>\n' if data is not None else ""
     style_blocks = "\n".join(f"<style>{style}</style>" for style in styles)
     script_blocks = "\n".join(f"<script>{script}</script>" for script in scripts)
@@ -41,7 +42,7 @@ def page(*, title: str, body: str, styles: Sequence[str], scripts: Sequence[str]
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{title}</title>
+<title>{html.escape(title)}</title>
 <link rel="icon" href="data:,">
 {style_blocks}
 </head>
@@ -51,7 +52,7 @@ def page(*, title: str, body: str, styles: Sequence[str], scripts: Sequence[str]
 </body>
 </html>
 """
-    return text.encode()
+    return text.encode(errors="replace")  # JSON may spell lone surrogates, which no encoding has
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:

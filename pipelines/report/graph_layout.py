@@ -1,0 +1,80 @@
+"""Where the nodes of a reasoning graph stand: layers from the roots on, the first child in line with its parent.
+
+The root therefore always stands in the first corner, where people start to read. A node hangs under its first known parent; further parents become extra edges. Cycles are cut at the
+first node met, so every graph can be drawn. No recursion: a graph may be deeper than Python's stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A drawing in units of columns and rows.
+
+    Attributes:
+        places: (column, row) of every node, parents before their children; a row is a layer.
+        tree_edges: (parent, child) along which the nodes are arranged.
+        extra_edges: The other (parent, child) edges.
+    """
+
+    places: Mapping[str, tuple[int, int]]
+    tree_edges: Sequence[tuple[str, str]]
+    extra_edges: Sequence[tuple[str, str]]
+    columns: int
+    rows: int
+
+
+def layout(parents: Mapping[str, Sequence[str]]) -> Layout:
+    """Arrange the nodes, given every node's parents; parents that are no nodes are left out. Linear."""
+    known = {node: [p for p in names if p in parents and p != node] for node, names in parents.items()}
+    children: dict[str, list[str]] = {node: [] for node in parents}
+    for node, names in known.items():
+        if names:
+            children[names[0]].append(node)
+    forest = _forest(known, children)
+    places = _places(forest)
+    tree = [(parent, node) for node, (parent, _) in forest.items() if parent is not None]
+    drawn = set(tree)
+    extra = [(p, node) for node, names in known.items() for p in dict.fromkeys(names) if (p, node) not in drawn]
+    columns = max((column for column, _ in places.values()), default=-1) + 1
+    rows = max((row for _, row in places.values()), default=-1) + 1
+    return Layout(places, tree, extra, columns, rows)
+
+
+def _forest(
+    parents: Mapping[str, Sequence[str]], children: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str | None, int]]:
+    """Parent and depth of every node in depth-first order; what only a cycle reaches starts a tree of its own."""
+    found: dict[str, tuple[str | None, int]] = {}
+    roots = [node for node, names in parents.items() if not names]
+    for root in [*roots, *parents]:
+        stack: list[tuple[str, str | None, int]] = [(root, None, 0)]
+        while stack:
+            node, parent, depth = stack.pop()
+            if node not in found:
+                found[node] = (parent, depth)
+                stack.extend((child, node, depth + 1) for child in reversed(children[node]))
+    return found
+
+
+def _places(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, tuple[int, int]]:
+    """Depth-first order: a first child stays in its parent's column, every later one opens a new column."""
+    places: dict[str, tuple[int, int]] = {}
+    parents_met: set[str | None] = {None}
+    column = -1
+    for node, (parent, depth) in forest.items():
+        if parent in parents_met:
+            column += 1
+        parents_met.add(parent)
+        places[node] = (column, depth)
+    return places
+
+
+def first_nodes(parents: Mapping[str, Sequence[str]], limit: int) -> dict[str, Sequence[str]]:
+    """At most ``limit`` nodes, those nearest to a root."""
+    rows = layout(parents).places
+    kept: Iterable[str] = sorted(parents, key=lambda node: rows[node][1])[:limit]
+    return {node: parents[node] for node in kept}

@@ -1,0 +1,3 @@
+"use strict";
+
+theme.start(document.getElementById("theme"), () => {});
