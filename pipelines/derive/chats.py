@@ -20,9 +20,15 @@ from pipelines.derive.replay import CONFLICT, INCORRECT, NodeState, Replay, Rule
 _BAD = frozenset({INCORRECT, CONFLICT})
 
 
-def add_chats(out: Collector, session: Session, replay: Replay, contexts: Sequence[GraphContext], rules: Rules) -> None:
-    """Add the session's conversation and its prompt."""
+def add_conversation(
+    out: Collector, session: Session, replay: Replay, contexts: Sequence[GraphContext], rules: Rules
+) -> None:
+    """Add the chat up to the last assistant turn, unless one of its answers was judged incorrect."""
     out.attempt("sft", (), lambda: _conversation(session, replay, contexts, rules))
+
+
+def add_prompt(out: Collector, session: Session) -> None:
+    """Add the chat up to the last user turn."""
     out.attempt("prompts", (), lambda: _prompt(session))
 
 

@@ -41,6 +41,16 @@ class RuleRedactor:
         return rules.find(text)
 
 
+class NoRedactor:
+    """Finds nothing: texts stay as they are."""
+
+    name = "none"
+
+    def find(self, text: str) -> list[Finding]:  # noqa: ARG002  the protocol's signature
+        """Nothing."""
+        return []
+
+
 class PresidioRedactor:
     """Names, places and more, by Presidio's analyzer (extra ``presidio``; slow: about 0.3 MB/s)."""
 
@@ -70,24 +80,24 @@ class SessionRedaction:
     """Redacts the strings of one session: the same value becomes the same placeholder in all of them.
 
     Attributes:
-        counts: Placeholders written, by type; an identifier replaced counts as IDENTIFIER.
+        counts: Placeholders in the texts returned so far, by type; a replaced identifier counts as IDENTIFIER.
     """
 
     def __init__(self, redactor: Redactor, key: bytes) -> None:
         self._redactor, self._key = redactor, key
         self._numbers: dict[str, dict[str, int]] = {}
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, list[Finding]]] = {}
         self.counts: Counter[str] = Counter()
 
     def text(self, text: str) -> str:
         """The text with placeholders such as ``<EMAIL_1>``; numbers follow the first appearance in the session."""
         known = self._known.get(text)
-        if known is not None:
-            return known
-        findings = self._redactor.find(text)
-        clean = self._replace(text, findings) if findings else text
-        self._known[text] = clean
-        return clean
+        if known is None:
+            findings = self._redactor.find(text)
+            known = self._known[text] = (self._replace(text, findings) if findings else text, findings)
+        for finding in known[1]:
+            self.counts[finding.kind] += 1
+        return known[0]
 
     def identifier(self, value: str) -> str:
         """The id, or a keyed hash of it if it holds anything to redact; equal for equal ids of all sessions."""
@@ -122,7 +132,6 @@ class SessionRedaction:
         for finding in findings:
             numbers = self._numbers.setdefault(finding.kind, {})
             number = numbers.setdefault(text[finding.start : finding.end], len(numbers) + 1)
-            self.counts[finding.kind] += 1
             parts += [text[end : finding.start], f"<{finding.kind}_{number}>"]
             end = finding.end
         return "".join([*parts, text[end:]])

@@ -1,0 +1,6 @@
+"""Training sets: ``export`` writes one of five sets from one table version, with the same bytes every time."""
+
+from pipelines.exports.driver import ExportReport, export
+from pipelines.exports.filters import ExportFilters
+
+__all__ = ["ExportFilters", "ExportReport", "export"]
