@@ -269,7 +269,7 @@ def _node(raw: Any) -> Node:
         status=_status(sources),
         author=_word(sources, ("author", "created_by")),
         role=_word(sources, ("role",)),
-        is_question=any(str(source.get("type")).lower() in _QUESTION_TYPES for source in sources),
+        is_question=(_word(sources, ("type",)) or "").lower() in _QUESTION_TYPES,
     )
 
 
@@ -279,25 +279,35 @@ def _content(sources: tuple[dict[str, Any], ...]) -> str | None:
             value = source.get(key)
             if isinstance(value, str):
                 return value
-            if key != "value" and isinstance(value, int | float) and not isinstance(value, bool):
-                return str(value)  # "value" of a number is a score, any other key's a short answer
+            if isinstance(value, int | float) and not isinstance(value, bool) and key != "value":
+                return str(value)  # a number as "value" is a score, under any other key a short answer
     return None
 
 
 def _status(sources: tuple[dict[str, Any], ...]) -> str:
-    if any(source.get(key) is True for source in sources for key in _PRUNED_KEYS):
-        return PRUNED
+    for source in sources:
+        for key in _PRUNED_KEYS:
+            if source.get(key) is True:
+                return PRUNED
     word = (_word(sources, ("status", "state")) or ACTIVE).lower()
     return PRUNED if word in _PRUNED_WORDS else word
 
 
 def _word(sources: tuple[dict[str, Any], ...], keys: tuple[str, ...]) -> str | None:
-    values = (source.get(key) for source in sources for key in keys)
-    return next((value for value in values if isinstance(value, str) and value), None)
+    for source in sources:
+        for key in keys:
+            value = source.get(key)
+            if value and isinstance(value, str):
+                return value
+    return None
 
 
 def _first(body: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    return next((body[key] for key in keys if body.get(key) is not None), None)
+    for key in keys:
+        value = body.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def _list(value: Any) -> list[Any]:

@@ -8,7 +8,6 @@ others as far as its node is there with the same content.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ INCORRECT: Final = "incorrect"
 PARTIAL: Final = "partial"
 CONFLICT: Final = "conflict"
 _KIND_ORDER: Final = ("human", "auto", "model", "agent")
-_SPACE: Final = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ def norm_text(text: str | None) -> str:
         return ""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def replay(session: Session) -> Replay:

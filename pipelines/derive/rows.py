@@ -31,8 +31,11 @@ class Derived:
 
 def training_rows(session: Session, rules: Rules = DEFAULT_RULES, sets: Collection[str] = SETS) -> Derived:
     """The rows that a session gives for the named sets; never raises on odd data."""
-    result = replay(session)
     out = Collector(session.session_uid)
+    if set(sets) == {"prompts"}:  # the one set that no interaction changes
+        add_prompt(out, session)
+        return Derived(tuple(out.rows), tuple(out.rejects))
+    result = replay(session)
     contexts = [GraphContext(session, epoch, rules) for epoch in result.epochs if epoch.states]
     if "sft" in sets:
         add_conversation(out, session, result, contexts, rules)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -17,8 +18,8 @@ from pipelines import lake
 from pipelines.derive import Act, Session, Turn
 from pipelines.derive.acts import decode_object
 
-SLICE_BYTES: Final = 4 * 1024**2
-"""Compressed bytes of all three tables that one slice covers: about 30 MB of texts."""
+SLICE_BYTES: Final = 2 * 1024**2
+"""Compressed bytes of all three tables that one slice covers: about 10 MB of texts."""
 
 _TABLES: Final = ("sessions", "messages", "interactions")
 _SESSION_COLUMNS: Final = (
@@ -32,13 +33,13 @@ _ACT_COLUMNS: Final = (
 _CHUNK_SESSIONS: Final = 256
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
-    """The sessions of one date whose uid is at least ``low`` and below ``high`` (empty: no bound)."""
+    """The sessions of some dates whose uid is at least ``low`` and below ``high`` (empty: no bound)."""
 
-    dt: str
-    low: str
-    high: str
+    dts: tuple[str, ...]
+    low: str = ""
+    high: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,12 @@ class LakeSource:
     version: lake.LakeVersion
 
     def slices(self) -> list[Slice]:
-        """Dates, cut by ranges of session_uid, which is uniform."""
+        """Small dates together, large ones cut by ranges of session_uid, which is uniform."""
         sizes: dict[str, int] = defaultdict(int)
         for table in _TABLES:
             for file in lake.data_files(self.store, table, self.version.tables[table]):
                 sizes[file.dt] += file.size_bytes
-        return [part for dt, size in sorted(sizes.items()) for part in cut(dt, -(-size // SLICE_BYTES))]
+        return list(slices_of(sizes))
 
     def read(self, part: Slice, *, all_columns: bool) -> SessionTables:
         """The rows of a slice; row groups of other uids are skipped by their statistics."""
@@ -98,15 +99,25 @@ class LakeSource:
         return SessionTables(*tables)
 
 
-def cut(dt: str, n_slices: int) -> list[Slice]:
-    """A date in equal ranges of session_uid."""
-    step = 2**32 / n_slices
-    bounds = ["", *(f"{round(i * step):08x}" for i in range(1, n_slices)), ""]
-    return [Slice(dt, low, high) for low, high in pairwise(bounds)]
+def slices_of(sizes: Mapping[str, int]) -> Iterator[Slice]:
+    """Dates, by compressed bytes, as slices of about SLICE_BYTES."""
+    together: list[str] = []
+    for dt, size in sorted(sizes.items()):
+        if together and sum(sizes[d] for d in together) + size > SLICE_BYTES:
+            yield Slice(tuple(together))
+            together = []
+        n_slices = -(-size // SLICE_BYTES)
+        if n_slices <= 1:
+            together.append(dt)
+            continue
+        bounds = ["", *(f"{i * 2**32 // n_slices:08x}" for i in range(1, n_slices)), ""]
+        yield from (Slice((dt,), low, high) for low, high in pairwise(bounds))
+    if together:
+        yield Slice(tuple(together))
 
 
 def _condition(part: Slice) -> pc.Expression:
-    condition = pc.field("dt") == pa.scalar(part.dt).cast(pa.date32())
+    condition = pc.field("dt").isin([date.fromisoformat(dt) for dt in part.dts])
     if part.low:
         condition &= pc.field("session_uid") >= part.low
     if part.high:

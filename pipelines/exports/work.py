@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from pipelines import dedup
 from pipelines.derive import Chat, Reject, Row, Session, training_rows
+from pipelines.derive.acts import decode_object
 from pipelines.exports.filters import ExportFilters, matching_sessions
 from pipelines.exports.source import Slice, Source, StoredSession, sessions_in
-from pipelines.redact import Redactor, SessionRedaction
+from pipelines.redact import Redactor, SessionRedaction, strings_in
 from pipelines.schema import EXPORTS
 from pipelines.splits import TRAIN
 
@@ -150,16 +151,14 @@ def _prompts(session: Session) -> Iterator[Chat]:
 
 
 def _redaction(job: Job, session: Session) -> SessionRedaction:
-    """The session's redaction; texts are numbered in the order of the session, not of this set's rows."""
-    redaction = SessionRedaction(job.redactor, job.identifier_key)
-    for turn in session.turns:
-        redaction.text(turn.content or "")
-    for act in session.acts:
-        redaction.text(act.content or "")
-    graph = session.graph_state
-    if graph and ("\\u" in graph or job.redactor.find(graph)):
-        redaction.json_text(graph)
-    return redaction
+    """The session's redaction; values are numbered in the order of the session, not of this set's rows."""
+    return SessionRedaction(job.redactor, job.identifier_key, _texts(session))
+
+
+def _texts(session: Session) -> Iterator[str]:
+    yield from (turn.content or "" for turn in session.turns)
+    yield from (act.content or "" for act in session.acts)
+    yield from strings_in(decode_object(session.graph_state))
 
 
 def _chat(redaction: SessionRedaction, chat: Chat) -> Chat:

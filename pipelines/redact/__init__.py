@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pipelines.redact import rules
@@ -79,12 +79,16 @@ class Redactors:
 class SessionRedaction:
     """Redacts the strings of one session: the same value becomes the same placeholder in all of them.
 
+    Values are numbered in the order of ``order``, the texts of the session, whatever the order in which
+    they are redacted; it is read once, when the first value needs a number. What is not in it comes after.
+
     Attributes:
         counts: Placeholders in the texts returned so far, by type; a replaced identifier counts as IDENTIFIER.
     """
 
-    def __init__(self, redactor: Redactor, key: bytes) -> None:
+    def __init__(self, redactor: Redactor, key: bytes, order: Iterable[str] = ()) -> None:
         self._redactor, self._key = redactor, key
+        self._order: Iterable[str] = order
         self._numbers: dict[str, dict[str, int]] = {}
         self._known: dict[str, tuple[str, list[Finding]]] = {}
         self.counts: Counter[str] = Counter()
@@ -130,11 +134,31 @@ class SessionRedaction:
     def _replace(self, text: str, findings: list[Finding]) -> str:
         parts, end = [], 0
         for finding in findings:
-            numbers = self._numbers.setdefault(finding.kind, {})
-            number = numbers.setdefault(text[finding.start : finding.end], len(numbers) + 1)
+            number = self._number(finding.kind, text[finding.start : finding.end])
             parts += [text[end : finding.start], f"<{finding.kind}_{number}>"]
             end = finding.end
         return "".join([*parts, text[end:]])
+
+    def _number(self, kind: str, value: str) -> int:
+        order, self._order = self._order, ()
+        for text in order:
+            for finding in self._redactor.find(text):
+                self._number(finding.kind, text[finding.start : finding.end])
+        numbers = self._numbers.setdefault(kind, {})
+        return numbers.setdefault(value, len(numbers) + 1)
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """All strings of a decoded JSON value, keys too, in the order of the text; deep values cost no stack."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending += [part for pair in reversed(item.items()) for part in reversed(pair)]
+        elif isinstance(item, list):
+            pending += reversed(item)
 
 
 def hidden_identifier(value: str, key: bytes) -> str:
