@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +18,11 @@ from pyarrow import csv
 from archiver.cli import commands
 from archiver.console import Console
 from archiver.errors import InputError
+from archiver.events import us_from_datetime
 from archiver.objects import ObjectStore, open_store
-from archiver.program import ExitCode, Program, StorageOption, now_us, plural, run
+from archiver.program import ExitCode, Program, StorageOption, human_bytes, now_us, plural, run
 from archiver.settings import Settings
-from pipelines import compaction, query
+from pipelines import compaction, demo, demo_run, exports, maintenance, query, report
 
 app = typer.Typer(
     name="sessionlake",
@@ -61,6 +63,31 @@ def _open(context: typer.Context, storage: str | None, **flags: Any) -> tuple[Pr
     program: Program = context.obj
     settings = program.settings({"storage.url": storage, **flags})
     return program, settings, open_store(settings.storage)
+
+
+@app.command("demo")
+def demo_(
+    context: typer.Context,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="where; an earlier demo there is cleared")
+    ] = Path("demo"),
+    s3: Annotated[
+        str | None, typer.Option("--s3", metavar="URL", help="s3://bucket/prefix instead of a directory")
+    ] = None,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="how many conversations")] = 300,
+) -> None:
+    """Play the whole way once, on made-up conversations: live, archive, tables, training set."""
+    program: Program = context.obj
+    demo.prepare_directory(directory)
+    settings = program.settings(
+        {
+            "hot.path": directory / "sessions",
+            "storage.url": s3 or f"file:{directory}/lake",
+            "hot.max_sessions": sessions * 2,
+            "hot.session_max_age_hours": demo.MAX_AGE_SECONDS / 3600,
+        }
+    )
+    demo_run.show(program.console, settings, sessions=sessions, clock=now_us)
 
 
 @app.command()
@@ -146,6 +173,87 @@ def sql_(
     """Print DuckDB views over the exact files of one lake version, for use anywhere DuckDB runs."""
     program, settings, store = _open(context, storage)
     program.console.raw(query.sql_views(store, settings, version=version))
+
+
+@app.command("export")
+def export_(
+    context: typer.Context,
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="sft, preferences, unpaired, stepwise or prompts")],
+    version: VersionOption = None,
+    language: Annotated[list[str] | None, typer.Option(help="only sessions in this language; repeatable")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="sessions created from this day")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="and before this day")] = None,
+    actor_kind: Annotated[list[str] | None, typer.Option(help="whose acts count; repeatable")] = None,
+    pair_kind: Annotated[list[str] | None, typer.Option(help="kinds of preference pairs; repeatable")] = None,
+    min_agreement: Annotated[float | None, typer.Option(min=0, max=1, help="least agreement of annotators")] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="condition on the columns of sessions")] = None,
+    output: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="of the files")] = "parquet",
+    push_to: Annotated[str | None, typer.Option(metavar="URL", help="write there instead of beside the tables")] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Write a training set from one version of the tables, ready for TRL and `datasets`."""
+    program, settings, store = _open(context, storage)
+    filters = exports.ExportFilters(
+        languages=tuple(language or ()),
+        since_us=_day_us(since),
+        until_us=_day_us(until),
+        actor_kinds=tuple(actor_kind or ()),
+        pair_kinds=tuple(pair_kind or ()),
+        min_agreement=min_agreement,
+        where=where,
+    )
+    target = open_store(program.settings({"storage.url": push_to}).storage) if push_to else None
+    with program.console.progress(f"exporting {set_name}") as progress:
+        report = exports.export(
+            store, settings, set_name,
+            version=version, filters=filters, now_us=now_us(), progress=progress, file_format=output, target=target,
+        )  # fmt: skip
+    _show_export(program, report)
+    raise typer.Exit(ExitCode.DONE if report.n_rows else ExitCode.PARTLY)
+
+
+def _day_us(day: datetime | None) -> int | None:
+    return None if day is None else us_from_datetime(day.replace(tzinfo=UTC))
+
+
+def _show_export(program: Program, report: exports.ExportReport) -> None:
+    console = program.console
+    splits = ", ".join(f"{n:,} {split}" for split, n in report.rows.items())
+    state = "was there already" if report.existed else f"written in {report.seconds:.1f} s"
+    if report.n_rows:
+        console.line(f"{report.set_name}: {plural(report.n_rows, 'row')} ({splits}), {state}")
+        console.line(report.url.removeprefix("file://"))
+    else:
+        console.line(f"{report.set_name}: no rows, nothing written")
+    console.line(f"{plural(report.rows_on_default_consent, 'row')} rest on exports.consent_default")
+    reasons = {**report.rejected, **report.filtered, **report.dropped}
+    console.table(("no row because of", "count"), sorted(reasons.items(), key=lambda r: -r[1]))
+    console.result({**asdict(report), "rows": report.n_rows, "rows_by_split": report.rows})
+
+
+@app.command("maintain")
+def maintain_(context: typer.Context, storage: StorageOption = None) -> None:
+    """Merge small files of closed days, checkpoint the logs, remove what no version needs any more."""
+    program, settings, store = _open(context, storage)
+    report = maintenance.maintain(store, settings, now_us=now_us())
+    rows = [(name.replace("_", " "), value) for name, value in asdict(report).items()]
+    program.console.table(("what", "now"), rows)
+    program.console.result(report)
+
+
+@app.command("report")
+def report_(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="where to write the page")] = Path("report.html"),
+    version: VersionOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Write one self-contained HTML page: sessions, verdicts, prunes, and what became of them."""
+    program, settings, store = _open(context, storage)
+    page = report.report(store, settings, version=version, now_us=now_us())
+    out.write_bytes(page)
+    program.console.line(f"{out} ({human_bytes(len(page))}): open it in a browser, it needs no network")
+    program.console.result({"file": out, "bytes": len(page)})
 
 
 @app.command()

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from archiver.errors import CorruptDataError
 from archiver.objects import ObjectStore
-from pipelines.lake import PREFIX, Addition, DataFile
+from pipelines.lake import PREFIX, Addition, DataFile, statistics_columns
 from pipelines.schema import TABLES, Dataset
 
 ROW_GROUP_BYTES: Final = 16 * 1024**2
@@ -114,22 +114,21 @@ class _Statistics:
 
     def __init__(self, dataset: Dataset) -> None:
         self.n_rows = 0
-        names = [n for n in dataset.schema.names if n in ("session_uid", "created_at") or n.endswith("_index")]
-        self._bounds: dict[str, list[Any]] = {n: [] for n in names}
+        self._bounds: dict[str, list[Any]] = {name: [] for name in statistics_columns(dataset.name)}
 
     def add(self, part: pa.Table) -> None:
         self.n_rows += part.num_rows
         for name, bounds in self._bounds.items():
             if name == "session_uid":  # sorted
                 bounds += [part[name][0].as_py(), part[name][-1].as_py()]
-            else:
-                found = pc.min_max(part[name].cast(pa.int64()))
-                bounds += [found["min"].as_py(), found["max"].as_py()]
+                continue
+            column = part[name].cast(pa.int64()) if name == "created_at" else part[name]
+            found = pc.min_max(column)
+            bounds += [found["min"].as_py(), found["max"].as_py()]
 
     def as_log(self) -> dict[str, Any]:
-        known = {n: [v for v in b if v is not None] for n, b in self._bounds.items()}
-        low = {n: min(b) for n, b in known.items() if b}
-        high = {n: max(b) for n, b in known.items() if b}
+        low = {name: min(bounds) for name, bounds in self._bounds.items()}
+        high = {name: max(bounds) for name, bounds in self._bounds.items()}
         if "created_at" in low:  # the log keeps milliseconds: round outwards
             low["created_at"] = _iso_millis(low["created_at"] // 1000)
             high["created_at"] = _iso_millis(-(-high["created_at"] // 1000))

@@ -7,13 +7,15 @@ run numbers and the times in our own plans, never by a file's modification time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from archiver import archive
+from archiver.archive import Ledger
 from archiver.errors import StoreBusyError
 from archiver.events import format_time
 from archiver.objects import ObjectStore
@@ -21,8 +23,9 @@ from archiver.settings import Settings
 from pipelines import datafiles, lake, runs
 from pipelines.datafiles import ROW_GROUP_BYTES, StagedFile
 from pipelines.lake import DataFile, LakeVersion
+from pipelines.rewrites import Rewriter
 from pipelines.runner import open_runner, worker_count
-from pipelines.runs import Changes, RunPlan, TableChange
+from pipelines.runs import Changes, RunKind, RunPlan, TableChange
 from pipelines.schema import COMMIT_ORDER, TABLES
 
 TARGET_BYTES: Final = 64 * 1024**2
@@ -60,7 +63,7 @@ def maintain(store: ObjectStore, settings: Settings, *, now_us: int) -> Maintain
     """
     lake.create_tables(store)
     version = lake.current(store)
-    plan = _plan(store, version, now_us)
+    plan = _plan(store, version, "maintain", now_us)
     groups = _small_files(store, version, settings, today=format_time(now_us)[:10])
     staged: list[tuple[MergeTask, StagedFile]] = []
     with open_runner(settings.runner) as runner:
@@ -84,7 +87,58 @@ def maintain(store: ObjectStore, settings: Settings, *, now_us: int) -> Maintain
     )
 
 
-def _plan(store: ObjectStore, version: LakeVersion, now_us: int) -> RunPlan:
+@dataclass(frozen=True, slots=True)
+class EraseReport:
+    """What an erasure took out of the tables: rows per table, and the data files removed for good."""
+
+    run: int | None
+    sessions: int
+    rows_removed: Mapping[str, int]
+    files_removed: int
+
+
+def covered_sessions(store: ObjectStore, version: LakeVersion, ledger: Ledger) -> dict[str, set[str]]:
+    """Date → session_uids of the sessions in the tables that a tombstone covers."""
+    found: dict[str, set[str]] = {}
+    if not ledger:
+        return found
+    columns = ("session_uid", "user_id", "created_at")
+    for file in lake.data_files(store, "sessions", version.tables["sessions"]):
+        for table in datafiles.read(store, file, columns):
+            times = table["created_at"].cast(pa.int64()).to_pylist()
+            rows = zip(table["session_uid"].to_pylist(), table["user_id"].to_pylist(), times, strict=True)
+            covered = {uid for uid, user, time in rows if ledger.covers(uid, user, time)}
+            if covered:
+                found.setdefault(file.dt, set()).update(covered)
+    return found
+
+
+def erase(store: ObjectStore, settings: Settings, *, now_us: int) -> EraseReport:
+    """Take every session that a tombstone covers out of all tables, and remove every superseded file at once.
+
+    Idempotent; StoreBusyError while another run is unfinished. Versions before it cannot be read any
+    more where they need a removed file: that is the point.
+    """
+    report = EraseReport(None, 0, {}, 0)
+    if not lake.exists(store):
+        return report
+    version = lake.current(store)
+    gone = covered_sessions(store, version, archive.tombstones(store))
+    if gone:
+        plan = _plan(store, version, "erase", now_us)
+        with open_runner(settings.runner) as runner:
+            rewriter = Rewriter(store, runner, TARGET_BYTES)
+            changes = rewriter.changes(plan, superseded={}, withdrawn=gone)
+        runs.publish(store, plan, changes.staged)
+        if not runs.commit(store, plan, changes):
+            raise _busy(plan, "was ended by another process")
+        version = lake.current(store)
+        report = EraseReport(plan.run, sum(map(len, gone.values())), {t: -n for t, n in changes.rows_added.items()}, 0)
+    removed, _ = clean_up(store, Retained(version.run, _files(store, version)))
+    return replace(report, files_removed=removed)
+
+
+def _plan(store: ObjectStore, version: LakeVersion, kind: RunKind, now_us: int) -> RunPlan:
     unfinished = runs.unfinished(store, version)
     if unfinished is not None and unfinished.kind == "compact":
         raise _busy(unfinished, "is unfinished")
@@ -93,7 +147,7 @@ def _plan(store: ObjectStore, version: LakeVersion, now_us: int) -> RunPlan:
         version = lake.current(store)
     mine = RunPlan(
         run=version.run + 1,
-        kind="maintain",
+        kind=kind,
         created_us=now_us,
         code_version=runs.code_version(),
         base=runs.base_versions(store, version),
@@ -107,7 +161,7 @@ def _plan(store: ObjectStore, version: LakeVersion, now_us: int) -> RunPlan:
 
 
 def _busy(plan: RunPlan, what: str) -> StoreBusyError:
-    return StoreBusyError(f"run {plan.run} ({plan.kind}) {what}", operation="maintain", key=plan.key, hint="run again")
+    return StoreBusyError(f"run {plan.run} ({plan.kind}) {what}", operation=plan.kind, key=plan.key, hint="run again")
 
 
 def _small_files(
@@ -213,7 +267,7 @@ def clean_up(store: ObjectStore, retained: Retained) -> tuple[int, int]:
         if info.key not in retained.keys and _run_of(info.key) <= retained.run
     ]
     for key in dead:
-        store.delete(key)
+        store.delete_versions(key)
     stale = [s for s in store.list_staged(f"{lake.PREFIX}/") if _run_of(s.key) <= retained.run]
     for upload in stale:
         store.discard(upload.key, upload.token)

@@ -88,6 +88,14 @@ class Changes:
         return self.tables.get(table, TableChange())
 
     @property
+    def rows_added(self) -> dict[str, int]:
+        """Rows added less rows removed, per table."""
+        return {
+            table: sum(f.n_rows for f in self.of(table).add) - sum(f.n_rows for f in self.of(table).remove)
+            for table in COMMIT_ORDER
+        }
+
+    @property
     def staged(self) -> list[StagedFile]:
         """Every file to publish."""
         return [file for name in COMMIT_ORDER for file in self.of(name).add]

@@ -14,7 +14,7 @@ from archiver import archive, telemetry
 from archiver.errors import ConflictError
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
-from pipelines import datafiles, lake, runs
+from pipelines import lake, runs
 from pipelines.compaction.plan import (
     Discovery,
     Gap,
@@ -28,22 +28,13 @@ from pipelines.compaction.plan import (
     to_body,
 )
 from pipelines.compaction.select import Reject, Selection, select, stored_rows
-from pipelines.compaction.summary import Partial, summarise
-from pipelines.compaction.tasks import (
-    ChosenPart,
-    MapResult,
-    MapTask,
-    RewriteResult,
-    RewriteTask,
-    map_parts,
-    merged,
-    rewrite,
-)
+from pipelines.compaction.tasks import ChosenPart, MapResult, MapTask, map_parts
 from pipelines.datafiles import StagedFile
-from pipelines.lake import DataFile, LakeVersion
+from pipelines.lake import LakeVersion
+from pipelines.rewrites import Rewriter, union
 from pipelines.runner import Runner, open_runner, worker_count
-from pipelines.runs import Changes, RunPlan, TableChange
-from pipelines.schema import COMMIT_ORDER, FEEDBACK_SUMMARY, TABLES
+from pipelines.runs import Changes, RunPlan
+from pipelines.schema import TABLES
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +44,6 @@ _TASK_SHARE: Final = 10
 """A task may hold a tenth of one process's memory uncompressed: it is decoded, sorted, encoded and compressed."""
 _RUN_SHARE: Final = 3
 """A run takes in at most so many times the memory limit, so that what the driver keeps of it is bounded too."""
-_ROW_TABLES: Final = ("messages", "interactions")
-_SESSION_TABLES: Final = ("nodes", "feedback", "sessions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,60 +225,14 @@ class _Compaction:
         return [results[task.identity] for task in tasks]
 
     def _changes(self, plan: RunPlan, results: Sequence[MapResult]) -> Changes:
-        superseded = merged([r.superseded for r in results])
-        withdrawn = merged([r.withdrawn for r in results])
-        replaced = merged([{d: tuple(u) for d, u in m.items()} for m in (superseded, withdrawn)])
-        fresh = [p for r in results for p in r.partials]
-        touched = {dt for p in fresh for dt in p.dates} | set(replaced)
-        tasks: list[RewriteTask] = []
-        for table in (*_ROW_TABLES, *_SESSION_TABLES):
-            gone = withdrawn if table in _ROW_TABLES else replaced
-            dts = touched if table == "feedback" else set(gone)
-            tasks += self._rewrites(plan, table, dts, gone)
-        outcomes: list[tuple[DataFile, RewriteResult]] = []
-        self._runner.run(rewrite, tasks, lambda _, result: outcomes.extend(result))
-        outcomes.sort(key=lambda o: o[0].key)
-        partials = [*fresh, *(r.partial for _, r in outcomes if r.partial)]
-        changes = {
-            table: TableChange(
-                add=(
-                    *(f for r in results for f in r.files if f.table == table),
-                    *(r.staged for f, r in outcomes if f.table == table and r.staged),
-                ),
-                remove=tuple(f for f, r in outcomes if f.table == table and r.found),
-            )
-            for table in (*_ROW_TABLES, *_SESSION_TABLES)
-        }
-        changes["feedback_summary"] = self._summary(plan, touched, partials)
-        return Changes(changes)
-
-    def _rewrites(self, plan: RunPlan, table: str, dts: set[str], gone: Mapping[str, set[str]]) -> list[RewriteTask]:
-        """Files to look at, in tasks of bounded size."""
-        if not dts:
-            return []
-        tasks: list[RewriteTask] = []
-        batch: list[tuple[DataFile, tuple[str, ...]]] = []
-        for file in lake.data_files(self._store, table, plan.base[table], dts=dts):
-            uids = tuple(sorted(gone.get(file.dt, ())))
-            if table != "feedback" and not file.may_hold(uids):
-                continue
-            batch.append((file, uids))
-            if sum(f.size_bytes for f, _ in batch) >= self._task_bytes:
-                tasks.append(RewriteTask(self._store, plan.run, tuple(batch)))
-                batch = []
-        return [*tasks, RewriteTask(self._store, plan.run, tuple(batch))] if batch else tasks
-
-    def _summary(self, plan: RunPlan, touched: set[str], partials: Sequence[Partial]) -> TableChange:
-        """feedback_summary of the touched dates, made anew from this run's own versions."""
-        if not touched:
-            return TableChange()
-        old = lake.data_files(self._store, "feedback_summary", plan.base["feedback_summary"], dts=touched)
-        staged = [
-            datafiles.stage(self._store, FEEDBACK_SUMMARY, dt, [rows], run=plan.run, task=f"summary {dt}")
-            for dt, rows in sorted(summarise(partials).items())
-            if dt in touched
-        ]
-        return TableChange(tuple(f for f in staged if f), tuple(old))
+        rewriter = Rewriter(self._store, self._runner, self._task_bytes)
+        return rewriter.changes(
+            plan,
+            superseded=union(*(r.superseded for r in results)),
+            withdrawn=union(*(r.withdrawn for r in results)),
+            added=[f for r in results for f in r.files],
+            counted=[p for r in results for p in r.partials],
+        )
 
 
 def _chosen_part(part: Part, keys: SegmentKeys, chosen: pa.Table) -> ChosenPart:
@@ -302,13 +245,9 @@ def _chosen_part(part: Part, keys: SegmentKeys, chosen: pa.Table) -> ChosenPart:
 
 
 def _report(keys: Sequence[SegmentKeys], selection: Selection, results: Sequence[MapResult], changes: Changes) -> _Done:
-    added = {
-        table: sum(f.n_rows for f in changes.of(table).add) - sum(f.n_rows for f in changes.of(table).remove)
-        for table in COMMIT_ORDER
-    }
     return _Done(
         segments=len(keys),
-        rows_added=added,
+        rows_added=changes.rows_added,
         skipped=selection.skipped,
         excluded=selection.erased + sum(r.excluded for r in results),
         rejects=(*selection.rejects, *(r for result in results for r in result.rejects)),

@@ -1,9 +1,9 @@
-"""The two kinds of task: derive and stage the rows of new segments; stage old files without superseded rows."""
+"""A task of the map: derive the rows of some parts of new segments, and stage them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -19,10 +19,9 @@ from pipelines import datafiles, derive
 from pipelines.compaction import rows
 from pipelines.compaction.plan import Gap, Part
 from pipelines.compaction.select import CHOSEN, Reject, dates
-from pipelines.compaction.summary import INPUT_COLUMNS, Partial, partial
 from pipelines.datafiles import StagedFile
-from pipelines.lake import DataFile
 from pipelines.schema import TABLES
+from pipelines.summary import Partial, partial
 
 ORIGIN: Final = pa.schema([*CHOSEN, ("archive_key", pa.string()), ("archive_sha256", pa.string()), ("dt", pa.date32())])
 
@@ -64,8 +63,8 @@ class MapResult:
 
     files: tuple[StagedFile, ...] = ()
     partials: tuple[Partial, ...] = ()
-    superseded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    withdrawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    superseded: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    withdrawn: Mapping[str, frozenset[str]] = field(default_factory=dict)
     rejects: tuple[Reject, ...] = ()
     excluded: int = 0
     gap: Gap | None = None
@@ -125,8 +124,8 @@ def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) 
     files: list[StagedFile] = []
     partials: list[Partial] = []
     rejects: list[Reject] = []
-    superseded: dict[str, tuple[str, ...]] = {}
-    withdrawn: dict[str, tuple[str, ...]] = {}
+    superseded: dict[str, frozenset[str]] = {}
+    withdrawn: dict[str, frozenset[str]] = {}
     excluded = 0
     for dt, batch, of_batch in _by_date(sessions, origin):
         clash = _prefix_clashes(batch, of_batch)
@@ -134,9 +133,9 @@ def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) 
         barred = pc.equal(rows.consent(batch.column("metadata")), "none").fill_null(False)
         stored = pc.greater(of_batch.column("stored_revision"), 0)
         uids = batch.column("session_uid")
-        withdrawn[dt] = tuple(uids.filter(pc.and_(barred, stored)).to_pylist())
+        withdrawn[dt] = frozenset(uids.filter(pc.and_(barred, stored)).to_pylist())
         keep = pc.invert(pc.or_(barred, clash))
-        superseded[dt] = tuple(uids.filter(pc.and_(keep, stored)).to_pylist())
+        superseded[dt] = frozenset(uids.filter(pc.and_(keep, stored)).to_pylist())
         excluded += pc.sum(barred).as_py() or 0
         if not pc.all(keep).as_py():
             batch, of_batch = batch.filter(keep), of_batch.filter(keep)  # noqa: PLW2901
@@ -146,7 +145,7 @@ def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) 
     return MapResult(tuple(files), tuple(partials), _filled(superseded), _filled(withdrawn), tuple(rejects), excluded)
 
 
-def _filled(found: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _filled(found: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     return {dt: uids for dt, uids in found.items() if uids}
 
 
@@ -198,59 +197,3 @@ def _stage_date(
         for name, table in tables.items()
     ]
     return [file for file in staged if file], partial(derived.feedback, dt)
-
-
-@dataclass(frozen=True, slots=True)
-class RewriteTask:
-    """Stage active files again, each without the rows of some sessions."""
-
-    store: ObjectStore
-    run: int
-    files: tuple[tuple[DataFile, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RewriteResult:
-    """``found`` is false if the file holds none of the sessions: then it stays and nothing was staged."""
-
-    found: bool
-    staged: StagedFile | None = None
-    partial: Partial | None = None
-
-
-def rewrite(task: RewriteTask) -> list[tuple[DataFile, RewriteResult]]:
-    """Drop superseded rows from files; of a feedback file also count what is left."""
-    return [(file, _rewrite_one(task, file, pa.array(without, pa.string()))) for file, without in task.files]
-
-
-def _rewrite_one(task: RewriteTask, file: DataFile, gone: pa.Array) -> RewriteResult:
-    """Most files that may hold a session by their bounds do not, so its column is looked at first."""
-    is_feedback = file.table == "feedback"
-    columns = INPUT_COLUMNS if is_feedback else ("session_uid",)
-    left = list(_without(datafiles.read(task.store, file, columns), gone))
-    counted = partial(pa.concat_tables(left), file.dt) if is_feedback and left else None
-    if sum(t.num_rows for t in left) == file.n_rows:
-        return RewriteResult(found=False, partial=counted)
-    staged = datafiles.stage(
-        task.store,
-        TABLES[file.table],
-        file.dt,
-        _without(datafiles.read(task.store, file, whole=True), gone),
-        run=task.run,
-        task=f"rewrite {file.path}",
-    )
-    return RewriteResult(found=True, staged=staged, partial=counted)
-
-
-def _without(tables: Iterator[pa.Table], gone: pa.Array) -> Iterator[pa.Table]:
-    for table in tables:
-        yield table.filter(pc.invert(pc.is_in(table["session_uid"], gone)))
-
-
-def merged(results: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, set[str]]:
-    """Sessions by date, over several results."""
-    found: dict[str, set[str]] = {}
-    for result in results:
-        for dt, uids in result.items():
-            found.setdefault(dt, set()).update(uids)
-    return found

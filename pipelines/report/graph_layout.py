@@ -1,7 +1,8 @@
 """Where the nodes of a reasoning graph stand: layers from the roots on, the first child in line with its parent.
 
-The root therefore always stands in the first corner, where people start to read. A node hangs under its first known parent; further parents become extra edges. Cycles are cut at the
-first node met, so every graph can be drawn. No recursion: a graph may be deeper than Python's stack.
+The root therefore always stands in the first corner, where people start to read. A node hangs under
+its first known parent; further parents become extra edges. Cycles are cut at the first node met, so
+every graph can be drawn. No recursion: a graph may be deeper than Python's stack.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class Layout:
 
 
 def layout(parents: Mapping[str, Sequence[str]]) -> Layout:
-    """Arrange the nodes, given every node's parents; parents that are no nodes are left out. Linear."""
+    """Arrange the nodes, given every node's parents; parents that are no nodes are left out.
+
+    In a graph with more leaves than layers small branches come first, so that siblings stay together;
+    else children keep the order of the graph.
+    """
     known = {node: [p for p in names if p in parents and p != node] for node, names in parents.items()}
     children: dict[str, list[str]] = {node: [] for node in parents}
     for node, names in known.items():
@@ -36,11 +41,14 @@ def layout(parents: Mapping[str, Sequence[str]]) -> Layout:
             children[names[0]].append(node)
     forest = _forest(known, children)
     places = _places(forest)
+    if _extent(places)[0] > _extent(places)[1]:
+        sizes = _sizes(forest)
+        forest = _forest(known, {node: sorted(below, key=sizes.__getitem__) for node, below in children.items()})
+        places = _places(forest)
+    columns, rows = _extent(places)
     tree = [(parent, node) for node, (parent, _) in forest.items() if parent is not None]
     drawn = set(tree)
     extra = [(p, node) for node, names in known.items() for p in dict.fromkeys(names) if (p, node) not in drawn]
-    columns = max((column for column, _ in places.values()), default=-1) + 1
-    rows = max((row for _, row in places.values()), default=-1) + 1
     return Layout(places, tree, extra, columns, rows)
 
 
@@ -71,6 +79,20 @@ def _places(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, tuple[int
         parents_met.add(parent)
         places[node] = (column, depth)
     return places
+
+
+def _extent(places: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    columns, rows = zip(*places.values(), strict=True) if places else ((-1,), (-1,))
+    return max(columns) + 1, max(rows) + 1
+
+
+def _sizes(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, int]:
+    """How many nodes hang under each node, itself included."""
+    sizes = dict.fromkeys(forest, 1)
+    for node, (parent, _) in reversed(list(forest.items())):
+        if parent is not None:
+            sizes[parent] += sizes[node]
+    return sizes
 
 
 def first_nodes(parents: Mapping[str, Sequence[str]], limit: int) -> dict[str, Sequence[str]]:

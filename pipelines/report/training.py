@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from archiver.errors import CorruptDataError, ObjectNotFoundError
+from archiver.events import format_time
 from archiver.objects import ObjectStore
 from pipelines.schema import EXPORTS
 
+_PREFIX: Final = "exports"
+_STAGES: Final = {
+    "filtered_sessions": "session filtered",
+    "rejected": "rejected",
+    "filtered_rows": "row filtered",
+    "dropped_rows": "row dropped",
+}
+"""Groups of counts in a manifest, in the order in which an export leaves things out."""
+
 
 def training_sets(store: ObjectStore) -> list[dict[str, Any]]:
-    """What the latest export of every training set counted; ``exported`` is False where there is none."""
+    """What the latest export of every training set counted; ``exported`` is False where there is none.
+
+    Two requests for every exported set. CorruptDataError names a manifest that is none.
+    """
     return [{"set": name, "row": dataset.rows, **_latest(store, name)} for name, dataset in EXPORTS.items()]
 
 
 def _latest(store: ObjectStore, name: str) -> dict[str, Any]:
+    key = f"{_PREFIX}/{name}/latest.json"
     try:
-        version = store.get(f"exports/{name}/latest").decode().strip()
+        pointer = json.loads(store.get(key))
+        key = f"{pointer['key']}/manifest.json"
+        counts = _counts(json.loads(store.get(key)))
+        made = format_time(pointer["exported_at_us"])[:16].replace("T", " ")
+        return {"exported": True, "version": str(pointer["version"]), "made": made, **counts}
     except ObjectNotFoundError:
         return {"exported": False}
-    key = f"exports/{name}/{version}/manifest.json"
-    try:
-        manifest = json.loads(store.get(key))
-        return {
-            "exported": True,
-            "version": version,
-            "table_version": int(manifest["table_version"]),
-            "sessions": int(manifest["sessions_in"]),
-            "rows": int(manifest["rows_out"]),
-            "splits": {str(split): int(rows) for split, rows in manifest["splits"].items()},
-            "rejected": sorted(
-                ((str(reason), int(n)) for reason, n in manifest["rejected"].items()), key=lambda r: (-r[1], r[0])
-            ),
-        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptDataError("is no manifest of an export", operation="report", key=key) from error
+        raise CorruptDataError(
+            "is not what an export writes", operation="report", key=key, hint="export the set again"
+        ) from error
+
+
+def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = [
+        (stage, str(reason), int(count))
+        for group, stage in _STAGES.items()
+        for reason, count in manifest[group].items()
+        if count
+    ]
+    sessions = manifest["sessions"]
+    return {
+        "table_version": int(manifest["table_version"]),
+        "sessions_read": int(sessions["read"]),
+        "sessions_used": int(sessions["with_rows"]),
+        "splits": {str(split): int(info["rows"]) for split, info in manifest["splits"].items()},
+        "rows_left_out": sum(n for stage, _, n in left_out if stage.startswith("row ")),
+        "left_out": sorted(left_out, key=lambda item: (-item[2], item[1])),
+        "redactions": sum(int(n) for n in manifest["redactions"].values()),
+    }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import reference
 from archived import DAY_US, continued, put, session
 
+from archiver import archive
+from archiver.archive import Tombstone
 from archiver.errors import StoreBusyError
 from archiver.objects import DirectoryStore, ObjectStore
 from archiver.settings import Settings
@@ -176,3 +179,49 @@ def test_compaction_goes_on_after_upkeep(directory_store: DirectoryStore) -> Non
     put(directory_store, 4, [continued(session(n)) for n in range(30)])
     compact(directory_store)
     assert reference.stored(directory_store) == reference.tables(directory_store)
+
+
+def test_erase_takes_a_user_out_of_every_table_and_every_file(directory_store: DirectoryStore) -> None:
+    filled(directory_store)
+    put(directory_store, 4, [continued(session(n)) for n in range(0, 30, 4)])
+    compact(directory_store)
+    rows = lake.scan(directory_store, "sessions", columns=["session_uid", "user_id"]).to_pylist()
+    user = next(row["user_id"] for row in rows if row["user_id"])
+    gone = {row["session_uid"] for row in rows if row["user_id"] == user}
+    archive.put_tombstone(directory_store, Tombstone.of("user", user, NOW_US))
+    report = maintenance.erase(directory_store, settings(), now_us=NOW_US + 5)
+    assert (report.sessions, report.rows_removed["sessions"]) == (len(gone), len(gone))
+    expected = without(reference.tables(directory_store), gone)
+    found = reference.stored(directory_store)
+    for table in expected:
+        assert found[table] == expected[table], table
+    for key in on_disk(directory_store):
+        assert not gone & set(session_uids(directory_store, key))
+
+
+def without(tables: dict[str, list[dict[str, Any]]], gone: set[str]) -> dict[str, list[dict[str, Any]]]:
+    rows = {t: [r for r in found if r["session_uid"] not in gone] for t, found in tables.items() if t in EVENTS}
+    latest = [row for row in rows["feedback"] if row["is_latest"]]
+    return {**rows, "feedback_summary": reference.ordered("feedback_summary", reference.summary(latest))}
+
+
+EVENTS = ("sessions", "messages", "interactions", "nodes", "feedback")
+
+
+def session_uids(store: DirectoryStore, key: str) -> list[str]:
+    file = pq.ParquetFile(lake.local_path(store, key))
+    return file.read(["session_uid"])["session_uid"].to_pylist() if "session_uid" in file.schema_arrow.names else []
+
+
+def test_erasing_again_finds_nothing(directory_store: DirectoryStore) -> None:
+    filled(directory_store)
+    archive.put_tombstone(directory_store, Tombstone.of("session", session(1).session_uid, NOW_US))
+    assert maintenance.erase(directory_store, settings(), now_us=NOW_US).sessions == 1
+    again = maintenance.erase(directory_store, settings(), now_us=NOW_US)
+    assert (again.run, again.sessions, again.files_removed) == (None, 0, 0)
+    compact(directory_store)
+    assert session(1).session_uid not in lake.scan(directory_store, "sessions")["session_uid"].to_pylist()
+
+
+def test_erasing_before_there_are_tables(directory_store: DirectoryStore) -> None:
+    assert maintenance.erase(directory_store, settings(), now_us=NOW_US).run is None

@@ -45,7 +45,7 @@ def tables(store: ObjectStore, *, refs: Iterable[SegmentRef] | None = None) -> d
         rows["nodes"] += [{**row, "dt": _date(record)} for row in one.nodes.to_pylist()]
         rows["feedback"] += [{**row, "dt": _date(record)} for row in feedback]
         verdicts += [{**row, "dt": _date(record)} for row in feedback if row["is_latest"]]
-    rows["feedback_summary"] = _summary(verdicts)
+    rows["feedback_summary"] = summary(verdicts)
     return {name: ordered(name, found) for name, found in rows.items()}
 
 
@@ -209,7 +209,8 @@ _GRAINS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def _summary(verdicts: list[Row]) -> list[Row]:
+def summary(verdicts: list[Row]) -> list[Row]:
+    """feedback_summary of the latest verdicts."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for grain, rolled_up in _GRAINS.items():
         for row in verdicts:

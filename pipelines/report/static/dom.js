@@ -71,6 +71,15 @@ function intervalPlot({ rate, low, high }, reference, kind) {
   );
 }
 
+/** The head of a column of interval plots: its scale. */
+function shareScale() {
+  const at = [["0", "start"], ["50", "middle"], ["100 %", "end"]];
+  return svg(
+    "svg", { class: "scale", role: "img", "aria-label": "interval, from 0 to 100 %" },
+    ...at.map(([text, anchor], i) => svg("text", { x: `${i * 50}%`, y: "75%", "text-anchor": anchor }, text)),
+  );
+}
+
 /** A bar of `share` of the cell's width, of one or several parts [share, class]. */
 function bar(parts) {
   let x = 0;

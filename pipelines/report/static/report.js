@@ -201,7 +201,7 @@
       const columns = [
         { title: WORDS[dimension], cell: (row) => nameCell(dimension, row.code) },
         { title: "n", number: true, cell: (row) => format.count(row.n) },
-        { title: "0 to 100 %", className: "plotcell", cell: (row) => intervalPlot(row.rate, overall.rate, state.measure) },
+        { title: shareScale(), className: "plotcell", cell: (row) => intervalPlot(row.rate, overall.rate, state.measure) },
         { title: "rate", number: true, cell: (row) => rateText(row.rate) },
       ];
       byId(`rates-${dimension}`).replaceChildren(
@@ -244,7 +244,7 @@
     const columns = [
       { title: "Share", cell: (row) => row.name },
       { title: "of", number: true, cell: (row) => format.count(row.n) },
-      { title: "0 to 100 %", className: "plotcell", cell: (row) => (row.rate ? intervalPlot(row.rate, null, "plain") : "–") },
+      { title: shareScale(), className: "plotcell", cell: (row) => (row.rate ? intervalPlot(row.rate, null, "plain") : "–") },
       { title: "rate", number: true, cell: (row) => (row.rate ? rateText(row.rate) : "–") },
     ];
     byId("node-rates").replaceChildren(...table("What became of the nodes", columns, nodes.nodes ? rows : [], { empty: "No graph in this selection." }));
@@ -259,24 +259,33 @@
     if (!set.exported) {
       return el("article", { class: "set" }, heading, el("p", { class: "empty" }, "Not exported yet: ", el("code", {}, `sessionlake export ${set.set}`)));
     }
-    const rejected = set.rejected.reduce((sum, [, n]) => sum + n, 0);
-    const most = Math.max(1, ...set.rejected.map(([, n]) => n));
-    const splits = Object.entries(set.splits).map(([name, n]) => `${name} ${format.count(n)}`).join(", ");
-    const columns = [
-      { title: "reason", cell: (row) => el("code", {}, row[0]) },
-      { title: "", className: "plotcell", cell: (row) => bar([[row[1] / most, "rejected"]]) },
-      { title: "rejected", number: true, cell: (row) => format.count(row[1]) },
+    const rows = Object.values(set.splits).reduce((sum, n) => sum + n, 0);
+    const made = rows + set.rows_left_out;
+    const splits = Object.entries(set.splits).map(([name, n]) => `${name} ${format.count(n)}`).join(" · ");
+    const stages = [
+      ["Sessions read", set.sessions_read, set.sessions_read],
+      ["of them with rows", set.sessions_used, set.sessions_read],
+      ["Rows made of them", made, made],
+      ["Rows written", rows, made],
     ];
+    const most = Math.max(1, ...set.left_out.map(([, , n]) => n));
+    const funnel = [
+      { title: "stage", cell: ([name]) => name },
+      { title: "", className: "plotcell", cell: ([, n, whole]) => bar([[whole ? n / whole : 0, "kept"]]) },
+      { title: "count", number: true, cell: ([, n, whole]) => [format.count(n), n < whole ? el("small", {}, format.percent(n / whole)) : null].filter(Boolean) },
+    ];
+    const reasons = [
+      { title: "reason", cell: ([, reason]) => el("code", {}, foreign(reason)) },
+      { title: "", className: "plotcell", cell: ([, , n]) => bar([[n / most, "rejected"]]) },
+      { title: "what", cell: ([stage]) => stage },
+      { title: "count", number: true, cell: ([, , n]) => format.count(n) },
+    ];
+    const redacted = set.redactions ? `, ${format.plural(set.redactions, "item", "items")} redacted` : "";
     return el(
       "article", { class: "set" }, heading,
-      el(
-        "ol", { class: "funnel" },
-        el("li", {}, el("b", {}, format.count(set.sessions)), " sessions"),
-        el("li", {}, el("b", {}, format.count(set.rows)), " rows", splits ? el("small", {}, splits) : null),
-        el("li", {}, el("b", {}, format.count(rejected)), " rejected"),
-      ),
-      ...table("Why not", columns, set.rejected, { limit: 6, empty: "Nothing was rejected." }),
-      el("p", { class: "note" }, `export ${set.version}, from lake version ${set.table_version}`),
+      ...table("", funnel, stages),
+      el("p", { class: "note" }, `${splits}${redacted}. Export ${set.version} of lake version ${set.table_version}, ${set.made} UTC.`),
+      ...table("Why not more", reasons, set.left_out, { limit: 6, empty: "Nothing was left out." }),
     );
   }
 
