@@ -70,17 +70,17 @@ class Console:
         self._err.print(" ".join(text.split()), style="red" if sys.stderr.isatty() else None, markup=False)
 
     @contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Yield a callback that takes the count so far; shows a bar on a terminal and nothing elsewhere."""
+    def progress(self, what: str) -> Iterator[Callable[..., None]]:
+        """Yield a callback ``(done, total=None)``; shows a bar on a terminal and nothing elsewhere."""
         if self.as_json or not sys.stderr.isatty():
-            yield lambda _done: None
+            yield lambda _done, _total=None: None
             return
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self._err, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            task = bar.add_task(what, total=None)
+            yield lambda done, total=None: bar.update(task, completed=done, total=total)
 
 
 def _plain(value: Any) -> str:

@@ -12,14 +12,18 @@ from pipelines.schema import EXPORTS, TABLES
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory):
+def played(tmp_path_factory):
     from conftest import Sessionlake
 
     command = Sessionlake(tmp_path_factory.mktemp("readers"))
     command("demo", "--dir", "demo", "--sessions", "120")
-    for name in EXPORTS:
-        command("export", name, "--storage", "file:demo/lake")
-    return command.directory / "demo" / "lake"
+    command.exports = {name: command.json("export", name, "--storage", "file:demo/lake")["url"] for name in EXPORTS}
+    return command
+
+
+@pytest.fixture(scope="module")
+def lake(played):
+    return played.directory / "demo" / "lake"
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -38,7 +42,7 @@ def test_every_reader_counts_the_same(lake, table):
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_datasets_loads_every_export(lake, name, tmp_path):
-    loaded = load_dataset(str(lake / "exports" / name / "latest"), cache_dir=str(tmp_path))
+def test_datasets_loads_every_export(played, name, tmp_path):
+    loaded = load_dataset(played.exports[name].removeprefix("file://"), cache_dir=str(tmp_path))
     assert loaded["train"].num_rows > 0
     assert loaded["train"].column_names == EXPORTS[name].schema.names
