@@ -250,11 +250,12 @@ def sessions_restore(
 def verify(
     context: typer.Context,
     deep: Annotated[bool, typer.Option("--deep", help="read every row and recompute every digest")] = False,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Check every segment of the archive: name, bytes, counts, sequence; each fault is named."""
     program: Program = context.obj
-    settings = _settings(context, storage=storage)
+    settings = _settings(context, hot, storage)
     with program.console.progress("verifying segments") as progress:
         report = archive.verify(open_store(settings.storage), deep=deep, progress=progress)
     console = program.console
@@ -310,9 +311,9 @@ def config_show(context: typer.Context, hot: HotOption = None, storage: StorageO
 
 
 @config_app.command("check")
-def config_check(context: typer.Context) -> None:
+def config_check(context: typer.Context, hot: HotOption = None, storage: StorageOption = None) -> None:
     """Check the settings; a wrong one is named with its place and what is permitted."""
     program: Program = context.obj
-    _settings(context)
+    _settings(context, hot, storage)
     program.console.line("settings are in order")
     program.console.result({"settings": "in order"})

@@ -20,7 +20,7 @@ from archiver.console import Console
 from archiver.errors import InputError
 from archiver.events import us_from_datetime
 from archiver.objects import ObjectStore, open_store
-from archiver.program import ExitCode, Program, StorageOption, human_bytes, now_us, plural, run
+from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, run
 from archiver.settings import Settings
 from pipelines import compaction, demo, demo_run, exports, maintenance, query, report
 
@@ -59,9 +59,11 @@ app.registered_commands += commands.registered_commands
 app.registered_groups += commands.registered_groups
 
 
-def _open(context: typer.Context, storage: str | None, **flags: Any) -> tuple[Program, Settings, ObjectStore]:
+def _open(
+    context: typer.Context, hot: Path | None, storage: str | None, **flags: Any
+) -> tuple[Program, Settings, ObjectStore]:
     program: Program = context.obj
-    settings = program.settings({"storage.url": storage, **flags})
+    settings = program.settings({"hot.path": hot, "storage.url": storage, **flags})
     return program, settings, open_store(settings.storage)
 
 
@@ -97,11 +99,12 @@ def compact(
     workers: Annotated[
         int | None, typer.Option(min=0, help="processes; 0: one a core [setting runner.workers]")
     ] = None,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Bring new segments of the archive into the tables."""
     flags = {"runner.kind": runner, "runner.workers": workers}
-    program, settings, store = _open(context, storage, **flags)
+    program, settings, store = _open(context, hot, storage, **flags)
     with program.console.progress("compacting segments") as progress:
         report = compaction.compact(store, settings, now_us=now_us(), progress=progress)
     _show_compaction(program, report)
@@ -135,10 +138,11 @@ def query_(
     ] = "table",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="write the rows to a Parquet file instead")] = None,
     limit: Annotated[int, typer.Option(min=1, help="rows of a printed table")] = 100,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Run SQL over the tables, at one version of all six."""
-    program, settings, store = _open(context, storage)
+    program, settings, store = _open(context, hot, storage)
     rows = query.query(store, settings, sql, version=version)
     if out is not None:
         pq.write_table(rows, out, compression="zstd")
@@ -168,10 +172,11 @@ def sql_(
     context: typer.Context,
     views: Annotated[bool, typer.Option("--views", help="print the views (the only choice so far)")] = True,  # noqa: ARG001
     version: VersionOption = None,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Print DuckDB views over the exact files of one lake version, for use anywhere DuckDB runs."""
-    program, settings, store = _open(context, storage)
+    program, settings, store = _open(context, hot, storage)
     program.console.raw(query.sql_views(store, settings, version=version))
 
 
@@ -189,10 +194,11 @@ def export_(
     where: Annotated[str | None, typer.Option(metavar="SQL", help="condition on the columns of sessions")] = None,
     output: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="of the files")] = "parquet",
     push_to: Annotated[str | None, typer.Option(metavar="URL", help="write there instead of beside the tables")] = None,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Write a training set from one version of the tables, ready for TRL and `datasets`."""
-    program, settings, store = _open(context, storage)
+    program, settings, store = _open(context, hot, storage)
     filters = exports.ExportFilters(
         languages=tuple(language or ()),
         since_us=_day_us(since),
@@ -227,14 +233,15 @@ def _show_export(program: Program, report: exports.ExportReport) -> None:
         console.line(f"{report.set_name}: no rows, nothing written")
     console.line(f"{plural(report.rows_on_default_consent, 'row')} rest on exports.consent_default")
     reasons = {**report.rejected, **report.filtered, **report.dropped}
-    console.table(("no row because of", "count"), sorted(reasons.items(), key=lambda r: -r[1]))
+    if reasons:
+        console.table(("no row because of", "count"), sorted(reasons.items(), key=lambda r: -r[1]))
     console.result({**asdict(report), "rows": report.n_rows, "rows_by_split": report.rows})
 
 
 @app.command("maintain")
-def maintain_(context: typer.Context, storage: StorageOption = None) -> None:
+def maintain_(context: typer.Context, hot: HotOption = None, storage: StorageOption = None) -> None:
     """Merge small files of closed days, checkpoint the logs, remove what no version needs any more."""
-    program, settings, store = _open(context, storage)
+    program, settings, store = _open(context, hot, storage)
     report = maintenance.maintain(store, settings, now_us=now_us())
     rows = [(name.replace("_", " "), value) for name, value in asdict(report).items()]
     program.console.table(("what", "now"), rows)
@@ -246,10 +253,11 @@ def report_(
     context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="FILE", help="where to write the page")] = Path("report.html"),
     version: VersionOption = None,
+    hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Write one self-contained HTML page: sessions, verdicts, prunes, and what became of them."""
-    program, settings, store = _open(context, storage)
+    program, settings, store = _open(context, hot, storage)
     page = report.report(store, settings, version=version, now_us=now_us())
     out.write_bytes(page)
     program.console.line(f"{out} ({human_bytes(len(page))}): open it in a browser, it needs no network")
