@@ -62,7 +62,7 @@ class BarChart {
       },
       axes: [
         { ...axis, grid: { show: false }, space: 80, size: 28, values: (_, splits, __, ___, step) => splits.map((at) => tickLabel(at, step)) },
-        { ...axis, grid: { stroke: colour("line"), width: 1 }, space: 36, size: 46, incrs: wholeSteps(), values: (_, splits) => splits.map(format.compact) },
+        { ...axis, grid: { stroke: colour("line"), width: 1 }, space: 26, size: 46, incrs: wholeSteps(), values: (_, splits) => splits.map(format.compact) },
       ],
       series: [{}, ...[...this.series].reverse().map((s) => ({ paths: bars, fill: colour(s.name), width: 0, points: { show: false } }))],
       hooks: { setCursor: [(plot) => { this.readout.textContent = describe(plot.cursor.idx ?? null); }] },

@@ -26,15 +26,16 @@ const foreign = (text) => el("bdi", {}, text);
 
 /**
  * A table. `columns` are {title, number, cell(row), className}; the first column heads its row.
- * More than `limit` rows wait behind a button.
+ * More than `limit` rows wait behind a button. The roles are spelled out because a narrow page lays
+ * rows out as grids, and browsers then forget that they were rows.
  */
-function table(caption, columns, rows, { limit = Infinity, note = null, empty = "Nothing here for this selection." } = {}) {
-  const heads = columns.map((c) => el("th", { scope: "col", class: cellClass(c) }, c.title));
-  const body = el("tbody");
-  const add = (some) => body.append(...some.map((row) => el("tr", {}, ...columns.map((c, i) => cell(c, i, row)))));
+function table(caption, columns, rows, { limit = Infinity, empty = "Nothing here for this selection." } = {}) {
+  const heads = columns.map((c) => el("th", { scope: "col", role: "columnheader", class: cellClass(c) }, c.title));
+  const body = el("tbody", { role: "rowgroup" });
+  const add = (some) => body.append(...some.map((row) => el("tr", { role: "row" }, ...columns.map((c, i) => cell(c, i, row)))));
   add(rows.slice(0, limit));
   const parts = [
-    el("table", {}, el("caption", {}, caption, note ? el("span", { class: "note" }, note) : null), el("thead", {}, el("tr", {}, ...heads)), body),
+    el("table", { role: "table" }, el("caption", {}, caption), el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads)), body),
   ];
   if (rows.length === 0) parts.push(el("p", { class: "empty" }, empty));
   if (rows.length > limit) {
@@ -51,7 +52,7 @@ function table(caption, columns, rows, { limit = Infinity, note = null, empty = 
 function cell(column, index, row) {
   const content = column.cell(row);
   const children = Array.isArray(content) ? content : [content];
-  return index === 0 ? el("th", { scope: "row" }, ...children) : el("td", { class: cellClass(column) }, ...children);
+  return index === 0 ? el("th", { scope: "row", role: "rowheader" }, ...children) : el("td", { role: "cell", class: cellClass(column) }, ...children);
 }
 
 const cellClass = (column) => [column.number ? "num" : "", column.className ?? ""].join(" ").trim() || null;

@@ -81,7 +81,10 @@
   /** The view as a link: names, not codes, so that it means the same in a later report. */
   function remember() {
     const view = new URLSearchParams();
-    for (const name of ["from", "to"]) if (form.elements[name].value) view.set(name, form.elements[name].value);
+    for (const name of ["from", "to"]) {
+      const { value, defaultValue } = form.elements[name];
+      if (value && value !== defaultValue) view.set(name, value);
+    }
     for (const dimension of DIMENSIONS) {
       const { value } = form.elements[dimension];
       if (value !== "") view.set(dimension, numbers.names[dimension].values[value] ?? "*");
@@ -96,7 +99,11 @@
 
   function recall() {
     const view = new URLSearchParams(window.location.hash.slice(1));
-    for (const name of ["from", "to"]) form.elements[name].value = view.get(name) ?? "";
+    for (const name of ["from", "to"]) {
+      const field = form.elements[name];
+      field.value = view.get(name) ?? field.defaultValue;
+      if (!field.value) field.value = field.defaultValue;
+    }
     for (const dimension of DIMENSIONS) {
       const { values } = numbers.names[dimension];
       const code = view.get(dimension) === "*" ? values.length : values.indexOf(view.get(dimension));
@@ -302,8 +309,7 @@
       { title: "Archiver", cell: (row) => el("code", { title: row.archiver }, row.archiver.slice(0, 8)) },
       { title: "segments", number: true, cell: (row) => format.count(row.segments) },
       { title: "size", number: true, cell: (row) => bytes(row.bytes) },
-      { title: "last", number: true, cell: (row) => format.count(row.last) },
-      { title: "in the tables", number: true, cell: (row) => `to ${format.count(row.consumed)}` },
+      { title: "in tables", number: true, cell: (row) => `${format.count(row.consumed)} of ${format.count(row.last)}` },
       { title: "missing", number: true, cell: (row) => format.count(row.missing) },
     ];
     byId("health-tables").replaceChildren(...table("Tables", tables, facts.tables, { empty: "No tables yet." }));
@@ -369,9 +375,9 @@
 
   function startFilters() {
     DIMENSIONS.forEach(fillSelect);
-    for (const name of ["from", "to"]) {
-      form.elements[name].min = isoDay(firstDay);
-      form.elements[name].max = isoDay(lastDay);
+    for (const [name, day] of [["from", firstDay], ["to", lastDay]]) {
+      const field = form.elements[name];
+      [field.min, field.max, field.defaultValue] = [isoDay(firstDay), isoDay(lastDay), isoDay(day)];
     }
     recall();
     const changed = () => {
