@@ -76,18 +76,16 @@ class Database:
         ``work`` may run in another thread, must not block, and is undone as a whole if it raises.
         """
         self._sync.check()
-        job = _Job(work)
-        self._jobs.append(job)
-        self._take_turn(job)
-        try:
-            while not job.done:
-                self._commit_batch()
-        finally:
-            self._lock.release()
-        if job.error is not None:
-            raise job.error
-        self._make_durable(job.ticket, durability)
-        return job.result
+        if self._lock.acquire(blocking=False):
+            try:
+                result = self._alone(work)
+                ticket = self._sync.committed()
+            finally:
+                self._lock.release()
+        else:
+            result, ticket = self._with_others(work)
+        self._make_durable(ticket, durability)
+        return result
 
     @contextlib.contextmanager
     def transaction(self, durability: Durability) -> Iterator[sqlite3.Connection]:
@@ -185,7 +183,40 @@ class Database:
         finally:
             self._gate.release()
 
-    # ---------------------------------------------------------------- group commit
+    # ---------------------------------------------------------------- committing
+
+    def _alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Commit for the one caller there is. Holds the lock; no context managers, they cost as much as a statement."""
+        writer = self._writer
+        self._gate.acquire(self._timeout_seconds)
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            result = work(writer)
+            writer.execute("COMMIT")
+        except BaseException as error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            translated = _translate(error, "write", self.path)
+            if translated is error:
+                raise
+            raise translated from error
+        finally:
+            self._gate.release()
+        return result
+
+    def _with_others(self, work: Callable[[sqlite3.Connection], T]) -> tuple[T, int]:
+        """Queue up; whoever gets the lock next commits for everybody in the queue."""
+        job = _Job(work)
+        self._jobs.append(job)
+        self._take_turn(job)
+        try:
+            while not job.done:
+                self._commit_batch()
+        finally:
+            self._lock.release()
+        if job.error is not None:
+            raise job.error
+        return job.result, job.ticket
 
     def _commit_batch(self) -> None:
         """Commit everybody in the queue, in one transaction, and tell each how it went."""
@@ -210,11 +241,8 @@ class Database:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            if len(batch) == 1:
-                batch[0].result = batch[0].work(writer)
-            else:
-                for job in batch:
-                    self._execute_one(job)
+            for job in batch:
+                self._execute_one(job)
             writer.execute("COMMIT")
         except BaseException:
             if writer.in_transaction:

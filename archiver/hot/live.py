@@ -25,32 +25,43 @@ _ADVANCE: Final = """
   next_seq = next_seq + 1, version = version + 1, text_bytes = text_bytes + ?2,
   updated_us = max(coalesce(updated_us, 0), ?3), last_activity_us = max(last_activity_us, ?3)"""
 _FOUND: Final = """
-  WHERE session_id = ?1 AND state = 0 AND on_loan = 0
+  WHERE session_id = ?1 AND state = 0 AND on_loan = 0 AND version IS coalesce(?4, version)
   RETURNING sid, next_seq - 1, updated_us, minute, title IS NULL"""
 _ADD_MESSAGE: Final = f"UPDATE session SET n_messages = n_messages + 1, {_ADVANCE} {_FOUND}"
 _ADD_INTERACTION: Final = f"""
-  UPDATE session SET n_interactions = n_interactions + 1, fb_correct = fb_correct + (?4 IS 'correct'),
-    fb_incorrect = fb_incorrect + (?4 IS 'incorrect'), fb_partial = fb_partial + (?4 IS 'partial'),
+  UPDATE session SET n_interactions = n_interactions + 1, fb_correct = fb_correct + (?5 IS 'correct'),
+    fb_incorrect = fb_incorrect + (?5 IS 'incorrect'), fb_partial = fb_partial + (?5 IS 'partial'),
   {_ADVANCE} {_FOUND}"""
 _INSERT_EVENT: Final = """
   INSERT INTO event(sid, seq, kind, created_us, tag, content, node_id, feedback, language, metadata, client_id)
   VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
-def append(connection: sqlite3.Connection, session_id: str, event: NewEvent, now_us: int) -> bool:
-    """Append one event to a live session; False if there is none that can be written to right away.
+class Appended(NamedTuple):
+    """Where and when an event was stored; ``seq`` None: its client_id was there already."""
 
-    An event whose client_id the session already has is not added again.
+    seq: int | None
+    created_us: int
+    updated_us: int
+
+
+def append(
+    connection: sqlite3.Connection, session_id: str, event: NewEvent, now_us: int, version: int | None = None
+) -> Appended | None:
+    """Append one event to a live session; None if there is none that can be written to right away.
+
+    With ``version`` also if the session has another one by now. An event whose client_id the
+    session already has is not added again.
     """
     if event.client_id is not None and _has_client_id(connection, session_id, event.client_id):
-        return True
+        return Appended(None, now_us, now_us)
+    arguments = (session_id, event.text_bytes, now_us, version)
     if event.kind == MESSAGE:
-        found = connection.execute(_ADD_MESSAGE, (session_id, event.text_bytes, now_us)).fetchone()
+        found = connection.execute(_ADD_MESSAGE, arguments).fetchone()
     else:
-        arguments = (session_id, event.text_bytes, now_us, event.feedback)
-        found = connection.execute(_ADD_INTERACTION, arguments).fetchone()
+        found = connection.execute(_ADD_INTERACTION, (*arguments, event.feedback)).fetchone()
     if found is None:
-        return False
+        return None
     sid, seq, updated_us, minute, untitled = found
     created_us = updated_us if event.created_us is None else event.created_us
     connection.execute(_INSERT_EVENT, (sid, seq, event.kind, created_us, *event[2:]))
@@ -58,7 +69,7 @@ def append(connection: sqlite3.Connection, session_id: str, event: NewEvent, now
         _index_activity(connection, sid)
     if untitled and event.kind == MESSAGE and event.tag == "user":
         _set_title(connection, sid, event.content)
-    return True
+    return Appended(seq, created_us, updated_us)
 
 
 def _has_client_id(connection: sqlite3.Connection, session_id: str, client_id: str) -> bool:

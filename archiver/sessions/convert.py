@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any, Final
 
 from archiver.errors import InputError
@@ -16,6 +17,7 @@ from archiver.events import (
     check_text,
     check_verdict,
     format_time,
+    parse_time,
 )
 from archiver.hot.rows import INTERACTION, MESSAGE, NewEvent, StoredEvent
 from archiver.sessions.model import ChatMessage, Session, UserInteraction, Watch
@@ -38,10 +40,15 @@ def interaction_event(
     action_type: object, node_id: object, content: object, feedback: object, metadata: str, created_us: int | None
 ) -> NewEvent:
     """A checked interaction; ``metadata`` is JSON text."""
-    node = None if node_id is None else check_text(str(node_id) if type(node_id) is int else node_id, field="node_id")
+    node = None if node_id is None else check_text(_node_text(node_id), field="node_id")
     text = None if content is None else check_text(content, field="content")
     verdict = None if feedback is None or feedback == "" else check_verdict(feedback)
     return NewEvent(INTERACTION, created_us, _tag(action_type, "action_type"), text, node, verdict, None, metadata)
+
+
+def _node_text(node_id: object) -> object:
+    """Integer ids, as graph libraries make them, are the same as their text."""
+    return str(node_id) if type(node_id) is int else node_id
 
 
 def _tag(value: object, field: str) -> str:
@@ -78,55 +85,77 @@ def changed_keys(stored: str, metadata: object) -> dict[str, str | None]:
 
 
 def message(row: StoredEvent, watch: Watch) -> ChatMessage:
-    """A stored message as an object that reports changes to ``watch``."""
+    """A stored message as an object that reports changes to ``watch``; its timestamp is written out when asked for."""
     made = _new(ChatMessage)
-    values = {
-        "role": row.tag,
-        "content": row.content,
-        "timestamp": format_time(row.created_us),
-        "language": row.language,
-    }
-    _set(made, "__dict__", values)
+    _set(made, "__dict__", {"role": row[3], "content": row[4], "language": row[7]})
+    _set(made, "_us", row[2])
     _set(made, "_watch", watch)
     return made
 
 
 def interaction(row: StoredEvent, watch: Watch) -> UserInteraction:
-    """A stored interaction as an object that reports changes to ``watch``; its metadata stays text until asked for."""
+    """A stored interaction as an object that reports changes to ``watch``; its metadata is parsed when asked for."""
     made = _new(UserInteraction)
-    values = {
-        "timestamp": format_time(row.created_us), "action_type": row.tag, "node_id": row.node_id,
-        "content": row.content, "feedback": row.feedback,
-    }  # fmt: skip
+    values = {"action_type": row.tag, "node_id": row.node_id, "content": row.content, "feedback": row.feedback}
     _set(made, "__dict__", values)
+    _set(made, "_us", row.created_us)
     _set(made, "_text", row.metadata or "{}")
     _set(made, "_watch", watch)
     return made
 
 
-def turn_values(turn: ChatMessage) -> tuple[Any, ...]:
-    """What is compared to find out whether a message changed."""
-    return (turn.timestamp, turn.role, turn.content, turn.language)
-
-
-def act_values(act: UserInteraction) -> tuple[Any, ...]:
-    """What is compared to find out whether an interaction changed; unread metadata is not parsed for it."""
-    values = act.__dict__
-    text = metadata_text(values["metadata"]) if "metadata" in values else act._text
-    return (act.timestamp, act.action_type, act.content, act.node_id, act.feedback, text)
-
-
-def bind(item: ChatMessage | UserInteraction, values: tuple[Any, ...], watch: Watch) -> None:
-    """From now on the object stands for a row stored with these values, and reports changes."""
-    _set(item, "_watch", watch)
+def bind(item: ChatMessage | UserInteraction, row: StoredEvent, watch: Watch) -> None:
+    """From now on the object stands for this row and reports changes."""
+    _set(item, "_us", row.created_us)
     if isinstance(item, UserInteraction):
-        _set(item, "_text", values[-1])
-        watch.opened.append(item)
+        _set(item, "_text", row.metadata or "{}")
+        if "metadata" in item.__dict__ and getattr(item, "_watch", None) is not watch:
+            watch.opened.append(item)
+    _set(item, "_watch", watch)
 
 
-def note_metadata(act: UserInteraction, values: tuple[Any, ...]) -> None:
-    """These values of a bound interaction are what is stored now."""
-    _set(act, "_text", values[-1])
+def set_graph_text(session: Session, text: str | None) -> None:
+    """The graph state to be parsed when somebody asks for it."""
+    session.__dict__.pop("graph_state", None)
+    _set(session, "_text", text)
+
+
+def turn_values(turn: ChatMessage, assume_tz: tzinfo) -> tuple[Any, ...]:
+    """A message in the form of ``StoredEvent[2:9]``, unchecked: what is compared to find out whether it changed."""
+    return (_when(turn, assume_tz)[0], turn.role, turn.content, None, None, turn.language, None)
+
+
+def act_values(act: UserInteraction, assume_tz: tzinfo) -> tuple[Any, ...]:
+    """An interaction in the form of ``StoredEvent[2:9]``, unchecked; unread metadata is not parsed for it."""
+    unchanged = "metadata" not in act.__dict__ or not metadata_differs(act)
+    text = act.stored_text if unchanged else metadata_text(act.metadata)
+    node, verdict = _node_text(act.node_id), act.feedback or None
+    return (_when(act, assume_tz)[0], act.action_type, act.content, node, verdict, None, text)
+
+
+def metadata_differs(act: UserInteraction) -> bool:
+    """Whether the metadata somebody asked for is no longer what is stored."""
+    text, stored = metadata_text(act.metadata), act.stored_text
+    return stored is None or (text != stored and text != canonical_json(json.loads(stored)))
+
+
+def event_of(item: Any, kind: int, assume_tz: tzinfo) -> tuple[NewEvent, bool]:
+    """An object as a checked event, and whether its timestamp came without a zone."""
+    wanted = ChatMessage if kind == MESSAGE else UserInteraction
+    if not isinstance(item, wanted):
+        raise InputError(f"expected a {wanted.__name__}, got {type(item).__name__} {item!r:.60}", operation="save")
+    created_us, assumed = _when(item, assume_tz)
+    if isinstance(item, ChatMessage):
+        return message_event(item.role, item.content, item.language, created_us), assumed
+    text = metadata_text(item.metadata)
+    event = interaction_event(item.action_type, item.node_id, item.content, item.feedback, text, created_us)
+    return event, assumed
+
+
+def _when(item: ChatMessage | UserInteraction, assume_tz: tzinfo) -> tuple[int, bool]:
+    if "timestamp" not in item.__dict__:
+        return item.stored_us, False
+    return parse_time(item.timestamp, field="timestamp", assume_tz=assume_tz)
 
 
 def language_text(language: object) -> str:

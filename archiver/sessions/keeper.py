@@ -6,17 +6,25 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from datetime import tzinfo
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from archiver.errors import SessionConflictError, UnknownSessionError
 from archiver.hot import HotStore, lifecycle, live, reading
-from archiver.hot.live import Written
+from archiver.hot.live import Appended, Written
 from archiver.hot.rows import Base, Changes, NewEvent, SessionRow, Stored
 from archiver.hot.schema import LIVE
 from archiver.sessions.archive_side import ArchiveSide
+from archiver.sessions.model import Session
 from archiver.sessions.registry import Registry
 from archiver.sessions.tracking import Tracked
 from archiver.settings import Durability
+
+
+class Found(NamedTuple):
+    """A live object and when its session was last active."""
+
+    session: Session
+    last_activity_us: int
 
 
 class Keeper:
@@ -31,62 +39,73 @@ class Keeper:
 
     # ---------------------------------------------------------------- reading
 
-    def find(self, session_id: str) -> Tracked | None:
+    def find(self, session_id: str) -> Found | None:
         """The object of a live session, expired or not, refreshed; None if there is no live row."""
-        tracked = self._objects.get(session_id)
-        if tracked is None:
-            return self._load(session_id)
-        with tracked.lock:
-            with self._hot.reader() as connection:
-                row = reading.live(connection, session_id)
-                if row is None:
-                    return None
-                if row.session_uid != tracked.session_uid:
-                    theirs, reloaded = reading.whole(connection, row), True
-                elif row.sid != tracked.sid:
-                    tracked.reattach(reading.whole(connection, row))
-                    return tracked
-                elif row.version == tracked.base.version:
-                    tracked.last_activity_us = row.last_activity_us
-                    return tracked
-                else:
-                    theirs, reloaded = reading.since(connection, row, tracked.base)
-            if row.session_uid == tracked.session_uid:
-                tracked.refresh(theirs, reloaded=reloaded)
-                return tracked
-        return self._objects.put(Tracked(theirs, self._assume_tz))
-
-    def _load(self, session_id: str) -> Tracked | None:
+        with self._objects.using(session_id) as tracked:
+            if tracked is not None:
+                with tracked.lock, self._hot.reader() as connection:
+                    row = reading.live(connection, session_id)
+                    if row is None:
+                        return None
+                    if row.session_uid == tracked.session_uid:
+                        _refresh(tracked, connection, row)
+                        return Found(tracked.session, row.last_activity_us)
         with self._hot.reader() as connection:
             row = reading.live(connection, session_id)
             stored = reading.whole(connection, row) if row else None
-        return None if stored is None else self._objects.put(Tracked(stored, self._assume_tz))
+        if row is None or stored is None:
+            return None
+        return Found(self._objects.keep(Tracked(stored, self._assume_tz)), row.last_activity_us)
 
     def expired(self, last_activity_us: int, now_us: int) -> bool:
         """Whether a session with this last activity counts as expired."""
         return now_us - last_activity_us >= self._max_age_us
 
-    def bring_back(self, session_id: str, now_us: int, *, even_expired: bool) -> Tracked | None:
+    def bring_back(self, session_id: str, now_us: int, *, even_expired: bool) -> Session | None:
         """Restore the latest archived conversation if it was evicted and has not expired, or if told to."""
-        with self._hot.reader() as connection:
-            where = lifecycle.whereabouts(connection, session_id)
         if not even_expired:
-            comes_back = where is not None and where.reason == "evicted" and not where.ended
-            if where is None or not comes_back or self.expired(where.last_activity_us, now_us):
+            with self._hot.reader() as connection:
+                where = lifecycle.whereabouts(connection, session_id)
+            if where is None or not self._comes_back(where, now_us):
                 return None
         if not self._archive.restore(session_id, now_us):
             return None
-        return self.find(session_id)
+        found = self.find(session_id)
+        return None if found is None else found.session
+
+    def _comes_back(self, where: lifecycle.Whereabouts, now_us: int) -> bool:
+        return where.reason == "evicted" and not self.expired(where.last_activity_us, now_us)
 
     # ---------------------------------------------------------------- writing
 
     def append(self, session_id: str, event: NewEvent, now_us: int, durability: Durability | None) -> None:
         """Add one event: two statements, unless an object of the session has changes of its own or it is archived."""
-        if self._objects.get(session_id) is None and self._hot.run(
-            lambda connection: live.append(connection, session_id, event, now_us), durability=durability
-        ):
-            return
-        self.change(session_id, Changes(events=[event]), now_us, durability)
+        if session_id not in self._objects:
+            done = self._hot.run(
+                lambda connection: live.append(connection, session_id, event, now_us), durability=durability
+            )
+        else:
+            done = self._append_to_object(session_id, event, now_us)
+            if done is not None:
+                self._hot.settle(durability)
+        if done is None:
+            self.change(session_id, Changes(events=[event]), now_us, durability)
+
+    def _append_to_object(self, session_id: str, event: NewEvent, now_us: int) -> Appended | None:
+        """Append beside an object that has nothing to save and has seen everything; None if it has not."""
+        with self._objects.using(session_id) as tracked:
+            if tracked is None:
+                return None
+            with tracked.lock:
+                if event.client_id is not None or tracked.has_changes():
+                    return None
+                version = tracked.base.version
+                done = self._hot.run(
+                    lambda connection: live.append(connection, session_id, event, now_us, version), durability="process"
+                )
+                if done is not None:
+                    tracked.appended(event, done)
+                return done
 
     def change(self, session_id: str, extra: Changes, now_us: int, durability: Durability | None) -> None:
         """Store what the session's object has pending and then ``extra``, in one transaction.
@@ -94,39 +113,37 @@ class Keeper:
         An expired session lives again by it; an archived one is restored first. UnknownSessionError
         for an id never seen or closed.
         """
-        with contextlib.ExitStack() as stack:
-            tracked = self._objects.get(session_id)
-            if tracked is not None:
-                stack.enter_context(tracked.lock)
+        with self._objects.using(session_id) as tracked, tracked.lock if tracked else contextlib.nullcontext():
             if not self._write(session_id, tracked, extra, now_us, take_on=False):
                 self._revive(session_id, now_us)
-                tracked = self._follow(session_id, tracked)
-                if not self._write(session_id, tracked, extra, now_us, take_on=True):
+                same = tracked if tracked is not None and self._follows(tracked, session_id) else None
+                if not self._write(session_id, same, extra, now_us, take_on=True):
                     raise unknown_session(session_id)
         self._hot.settle(durability)
 
     def _write(self, session_id: str, tracked: Tracked | None, extra: Changes, now_us: int, *, take_on: bool) -> bool:
         """One try; False if the session has no live row, or one on loan that may not be written yet."""
         if tracked is None:
-            return self._hot.run(
-                lambda connection: _write_row(connection, session_id, None, extra, now_us, take_on) is not None,
+            written = self._hot.run(
+                lambda connection: _write_row(connection, session_id, None, extra, now_us, take_on=take_on),
                 durability="process",
             )
-        pending = tracked.collect()
-        both = pending.changes.followed_by(extra)
+            return written is not None
+        own = tracked.collect()
+        both = own.followed_by(extra)
         try:
             written = self._hot.run(
-                lambda connection: _write_row(connection, session_id, tracked, both, now_us, take_on),
+                lambda connection: _write_row(connection, session_id, tracked, both, now_us, take_on=take_on),
                 durability="process",
             )
         except BaseException:
-            tracked.uncollect(pending)
+            tracked.uncollect()
             raise
         if written is None:
-            tracked.uncollect(pending)
-            return False
-        tracked.saved(pending, extra, written)
-        return True
+            tracked.uncollect()
+        else:
+            tracked.saved(own, extra, written)
+        return written is not None
 
     def _revive(self, session_id: str, now_us: int) -> None:
         """Make sure that the id has a live row which this host may write."""
@@ -141,28 +158,26 @@ class Keeper:
         if row is not None and row.on_loan:
             self._archive.take_on(row.session_uid, row.archived_revision)
 
-    def _follow(self, session_id: str, tracked: Tracked | None) -> Tracked | None:
-        """The object after its rows were replaced: attached to the new ones, or dropped with its conversation."""
-        if tracked is None:
-            return None
+    def _follows(self, tracked: Tracked, session_id: str) -> bool:
+        """Attach the object to its rows if they were replaced; False if another conversation began."""
         with self._hot.reader() as connection:
             row = reading.live(connection, session_id)
             stored = reading.whole(connection, row) if row else None
         if stored is not None and stored.row.session_uid == tracked.session_uid:
             if stored.row.sid != tracked.sid:
                 tracked.reattach(stored)
-            return tracked
+            return True
         if tracked.has_changes():
             raise SessionConflictError(
                 "this conversation has ended while its object had unsaved changes", operation="save", key=session_id,
                 hint="get the session again; the object that is held still has the changes",
             )  # fmt: skip
         self._objects.drop(tracked)
-        return None
+        return False
 
     # ---------------------------------------------------------------- beginning and ending
 
-    def start(self, session_id: str, user_id: str | None, now_us: int, *, keep_live: bool) -> Tracked | None:
+    def start(self, session_id: str, user_id: str | None, now_us: int, *, keep_live: bool) -> Session | None:
         """Begin a conversation and close the one that is live; with ``keep_live`` only one that has expired.
 
         Pending changes of the old object are stored first, in the same transaction. None: the id
@@ -173,9 +188,7 @@ class Keeper:
                 lambda connection: self._start(connection, session_id, user_id, now_us, keep_live, tracked, changes),
                 durability="process",
             )
-        if stored is None:
-            return None
-        return self._objects.put(Tracked(stored, self._assume_tz))
+        return None if stored is None else self._objects.keep(Tracked(stored, self._assume_tz))
 
     def _start(
         self, connection: sqlite3.Connection, session_id: str, user_id: str | None, now_us: int,
@@ -189,8 +202,7 @@ class Keeper:
             _end(connection, row, tracked, changes, now_us, reason="expired" if expired else "closed")
         elif keep_live:
             where = lifecycle.whereabouts(connection, session_id)
-            evicted = where is not None and where.reason == "evicted"
-            if where is not None and evicted and not self.expired(where.last_activity_us, now_us):
+            if where is not None and self._comes_back(where, now_us):
                 return None
         fresh = lifecycle.start(connection, session_id, now_us, user_id=user_id, language="en")
         return Stored(fresh, [], None)
@@ -214,16 +226,26 @@ class Keeper:
 
     @contextlib.contextmanager
     def _pending(self, session_id: str) -> Iterator[tuple[Tracked | None, Changes]]:
-        tracked = self._objects.get(session_id)
-        if tracked is None:
-            yield None, Changes()
-            return
-        with tracked.lock:
-            pending = tracked.collect()
-            try:
-                yield tracked, pending.changes
-            finally:
-                tracked.uncollect(pending)
+        """The session's object, locked, and what a save of it would write."""
+        with self._objects.using(session_id) as tracked:
+            if tracked is None:
+                yield None, Changes()
+                return
+            with tracked.lock:
+                changes = tracked.collect()
+                try:
+                    yield tracked, changes
+                finally:
+                    tracked.uncollect()
+
+
+def _refresh(tracked: Tracked, connection: sqlite3.Connection, row: SessionRow) -> None:
+    """Show what others committed: nothing is read again that the object already has."""
+    if row.sid != tracked.sid:
+        tracked.reattach(reading.whole(connection, row))
+    elif row.version != tracked.base.version:
+        theirs, reloaded = reading.since(connection, row, tracked.base)
+        tracked.refresh(theirs, reloaded=reloaded)
 
 
 def _write_row(
@@ -232,6 +254,7 @@ def _write_row(
     tracked: Tracked | None,
     changes: Changes,
     now_us: int,
+    *,
     take_on: bool,
 ) -> Written | None:
     if tracked is None:

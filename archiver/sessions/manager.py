@@ -100,15 +100,14 @@ class SessionManager:
         """
         check_id(session_id, field="session_id")
         now_us = self._clock()
-        tracked = self._keeper.find(session_id)
-        if tracked is None:
-            tracked = self._keeper.bring_back(session_id, now_us, even_expired=restore)
-            return None if tracked is None else tracked.session
-        if self._keeper.expired(tracked.last_activity_us, now_us):
+        found = self._keeper.find(session_id)
+        if found is None:
+            return self._keeper.bring_back(session_id, now_us, even_expired=restore)
+        if self._keeper.expired(found.last_activity_us, now_us):
             if not restore:
                 return None
             self._change(session_id, Changes(), None)
-        return tracked.session
+        return found.session
 
     def create_session(
         self, session_id: str, *, user_id: str | None = None, durability: Durability | None = None
@@ -328,10 +327,10 @@ class SessionManager:
         user = None if user_id is None else check_id(user_id, field="user_id")
         while True:
             now_us = self._clock()
-            tracked = self._keeper.start(session_id, user, now_us, keep_live=keep_live)
-            tracked = tracked or self._keeper.bring_back(session_id, now_us, even_expired=False)
-            if tracked is not None:
-                return tracked.session
+            session = self._keeper.start(session_id, user, now_us, keep_live=keep_live)
+            session = session or self._keeper.bring_back(session_id, now_us, even_expired=False)
+            if session is not None:
+                return session
 
     def _append(self, session_id: str, event: NewEvent, durability: Durability | None) -> None:
         check_id(session_id, field="session_id")

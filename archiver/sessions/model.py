@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Self, SupportsIndex, TypeVar
+from typing import Any, Final, Self, SupportsIndex, TypeVar
 
 from archiver.errors import InputError
-from archiver.events import VERDICTS, check_verdict
+from archiver.events import VERDICTS, check_verdict, format_time
 
 TITLE_CHARS: Final = 35
 
@@ -40,13 +40,30 @@ class Watch:
         self.opened: list[UserInteraction] = []
 
 
-class _Watched:
+class _Stored:
+    """What an object that stands for a stored row keeps beside its fields, outside of ``__dict__``.
+
+    Fields that are costly to make out of the row are left out at first and made on first access:
+    what nobody has seen, nobody has changed. Copies and pickles are plain values.
+    """
+
+    __slots__ = ("_text", "_us", "_watch")
+
+    _text: str | None
+    _us: int
+    _watch: Watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class _Event(_Stored):
     """Reports to the watch of its session that an attribute was set."""
 
-    __slots__ = ("_text", "_watch")
-
-    _watch: Watch | None
-    _text: str | None
+    __slots__ = ()
 
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -54,16 +71,20 @@ class _Watched:
         if watch is not None:
             watch.touched = True
 
-    def __getstate__(self) -> dict[str, Any]:
-        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
-        return values  # copies and pickles are plain values, unknown to any manager
+    def __getattr__(self, name: str) -> Any:
+        if name != "timestamp":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__["timestamp"] = made = format_time(self._us)
+        return made
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    @property
+    def stored_us(self) -> int:
+        """The time of the stored row."""
+        return self._us
 
 
 @dataclass
-class ChatMessage(_Watched):
+class ChatMessage(_Event):
     """One turn of a conversation; ``timestamp`` is ISO 8601 text."""
 
     role: str
@@ -82,7 +103,7 @@ class ChatMessage(_Watched):
 
 
 @dataclass
-class UserInteraction(_Watched):
+class UserInteraction(_Event):
     """One act of a user: feedback, prune, inject, resurrect or another action on a node."""
 
     timestamp: str
@@ -93,16 +114,16 @@ class UserInteraction(_Watched):
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        # Metadata of a stored interaction is parsed when somebody asks for it: what nobody has
-        # seen, nobody has changed.
         if name != "metadata":
-            raise AttributeError(name)
-        metadata = json.loads(self._text or "{}")
-        self.__dict__["metadata"] = metadata
-        watch = getattr(self, "_watch", None)
-        if watch is not None:
-            watch.opened.append(self)
-        return metadata
+            return super().__getattr__(name)
+        self.__dict__["metadata"] = made = json.loads(self._text or "{}")
+        self._watch.opened.append(self)
+        return made
+
+    @property
+    def stored_text(self) -> str | None:
+        """The metadata of the stored row as JSON text; None if the object stands for no row."""
+        return getattr(self, "_text", None)
 
     def to_dict(self) -> dict[str, Any]:
         """The interaction as a plain dict."""
@@ -162,7 +183,7 @@ for _name in ("__setitem__", "__delitem__", "__imul__", "insert", "pop", "remove
 
 
 @dataclass
-class Session(_Watched):
+class Session(_Stored):
     """A conversation with its interactions and its reasoning graph."""
 
     session_id: str
@@ -176,16 +197,11 @@ class Session(_Watched):
     feedback_count: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
     user_id: str | None = None
 
-    __hash__: ClassVar[None]  # type: ignore[assignment]
-
     def __getattr__(self, name: str) -> Any:
-        # As with an interaction's metadata: a graph nobody asked for is neither parsed nor compared.
         if name != "graph_state":
-            raise AttributeError(name)
-        text = self._text
-        state = None if text is None else json.loads(text)
-        self.__dict__["graph_state"] = state
-        return state
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__["graph_state"] = made = None if self._text is None else json.loads(self._text)
+        return made
 
     def add_message(self, role: str, content: str, language: str = "en") -> None:
         """Append a turn; stored at the next save."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
+from archiver.sessions.model import Session
 from archiver.sessions.tracking import Tracked
 
 CAPACITY: Final = 256
@@ -14,33 +17,50 @@ _TRIES: Final = 4
 
 
 class Registry:
-    """Live objects by session id. One that somebody holds, or that has unsaved changes, is never let go."""
+    """Live objects by session id. One that somebody holds or uses, or that has unsaved changes, is never let go."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._objects: OrderedDict[str, Tracked] = OrderedDict()
+        self._users: Counter[int] = Counter()
 
-    def get(self, session_id: str) -> Tracked | None:
-        """The object of an id, if there is one."""
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._objects
+
+    @contextlib.contextmanager
+    def using(self, session_id: str) -> Iterator[Tracked | None]:
+        """The object of an id, if there is one; it stays for the duration of the block."""
         with self._lock:
-            found = self._objects.get(session_id)
-            if found is not None:
+            tracked = self._objects.get(session_id)
+            if tracked is None:
+                key = 0
+            else:
+                key = id(tracked)
                 self._objects.move_to_end(session_id)
-            return found
+                self._users[key] += 1
+        try:
+            yield tracked
+        finally:
+            if tracked is not None:
+                with self._lock:
+                    self._users[key] -= 1
+                    if not self._users[key]:
+                        del self._users[key]
 
-    def put(self, made: Tracked) -> Tracked:
+    def keep(self, made: Tracked) -> Session:
         """Keep a new object; another thread's of the same conversation wins, one of an earlier conversation goes."""
         session_id = made.session.session_id
         with self._lock:
             known = self._objects.get(session_id)
             if known is not None and known.session_uid == made.session_uid:
-                return known
+                return known.session
             self._objects[session_id] = made
             self._objects.move_to_end(session_id)
+            session = made.session
             if len(self._objects) > self._capacity:
                 self._let_some_go()
-            return made
+            return session
 
     def drop(self, tracked: Tracked) -> None:
         """Forget an object whose conversation ended."""
@@ -49,31 +69,22 @@ class Registry:
             if self._objects.get(session_id) is tracked:
                 del self._objects[session_id]
 
-    def all(self) -> list[Tracked]:
-        """All objects, the least recently used first."""
-        with self._lock:
-            return list(self._objects.values())
-
     def _let_some_go(self) -> None:
-        for _ in range(min(_TRIES, len(self._objects) - self._capacity + 1)):
+        for _ in range(min(_TRIES, len(self._objects))):
+            if len(self._objects) <= self._capacity:
+                return
             session_id, tracked = self._objects.popitem(last=False)
-            if not _release(tracked):
+            if self._users[id(tracked)] or not _is_free(tracked):
                 self._objects[session_id] = tracked
 
 
-def _release(tracked: Tracked) -> bool:
+def _is_free(tracked: Tracked) -> bool:
     """Let go of the object and see whether it was ours alone; whoever else holds it may still change it."""
-    if not tracked.lock.acquire(blocking=False):
+    if tracked.has_changes():
         return False
-    try:
-        if tracked.has_changes():
-            return False
-        alive = weakref.ref(tracked.session)
-        del tracked.session
-        held = alive()
-        if held is not None:
-            tracked.session = held
-            return False
-        return True
-    finally:
-        tracked.lock.release()
+    alive = weakref.ref(tracked.session)
+    del tracked.session
+    held = alive()
+    if held is not None:
+        tracked.session = held
+    return held is None
