@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from archiver.errors import InputError
+from archiver.errors import InputError, StorageError
 
 MAX_METADATA_BYTES: Final = 2048
+Source = io.BytesIO | io.BufferedReader
 _SEGMENT = re.compile(r"[A-Za-z0-9_=~+@-][A-Za-z0-9._=~+@-]*")
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _METADATA_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -203,3 +206,17 @@ def check_metadata(metadata: Mapping[str, str] | None, *, key: str) -> dict[str,
     if sum(len(name) + len(value) for name, value in found.items()) > MAX_METADATA_BYTES:
         raise InputError(f"metadata is larger than {MAX_METADATA_BYTES} bytes", operation="check metadata", key=key)
     return found
+
+
+@contextmanager
+def opened(data: bytes | Path) -> Iterator[Source]:
+    """What is to be stored, as a file; StorageError names a local file that cannot be read."""
+    if isinstance(data, bytes):
+        yield io.BytesIO(data)
+        return
+    try:
+        file = data.open("rb")
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", operation="read file", key=str(data)) from error
+    with file:
+        yield file

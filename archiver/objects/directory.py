@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from archiver.errors import ConflictError, CorruptDataError, ObjectNotFoundError, OutcomeUnknownError, StorageError
-from archiver.objects.base import ObjectInfo, Staged, StoreFacts, Tail, check_key, check_metadata, is_key
+from archiver.objects.base import ObjectInfo, Staged, StoreFacts, Tail, check_key, check_metadata, is_key, opened
 
 _COPY_BYTES: Final = 1 << 20
 _HINTS: Final = {
@@ -271,21 +271,13 @@ class DirectoryStore:
 
 def _copy(data: bytes | Path, descriptor: int) -> str:
     digest = hashlib.sha256()
-    for block in _blocks(data):
-        digest.update(block)
-        view = memoryview(block)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    return digest.hexdigest()
-
-
-def _blocks(data: bytes | Path) -> Iterator[bytes]:
-    if isinstance(data, bytes):
-        yield data
-        return
-    with data.open("rb") as source:
+    with opened(data) as source:
         while block := source.read(_COPY_BYTES):
-            yield block
+            digest.update(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:

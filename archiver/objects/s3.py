@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +15,19 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from archiver.errors import StorageError
+from archiver.errors import CorruptDataError, StorageError
 from archiver.objects import s3_errors
-from archiver.objects.base import ObjectInfo, Staged, StoreFacts, Tail, check_key, check_metadata, is_key
+from archiver.objects.base import (
+    ObjectInfo,
+    Source,
+    Staged,
+    StoreFacts,
+    Tail,
+    check_key,
+    check_metadata,
+    is_key,
+    opened,
+)
 from archiver.objects.s3_staging import S3Staging
 from archiver.settings import StorageSettings
 
@@ -27,7 +35,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _DELETE_BATCH: Final = 1000
-_Body = io.BytesIO | io.BufferedReader
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
@@ -73,7 +80,12 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """See ObjectStore."""
         with s3_errors.translated("get", key):
-            return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key))
+            data = answer["Body"].read()
+            md5 = _unchecked_md5(answer)
+        if md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise CorruptDataError("bytes do not match their ETag", operation="get", key=key)
+        return data
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""
@@ -96,9 +108,9 @@ class S3Store:
                     return Tail(b"", 0)
                 raise
             data = answer["Body"].read()
-        # some servers answer without a range where the object is not longer than the tail
-        size = answer.get("ContentRange", "").rpartition("/")[2]
-        return Tail(data, int(size) if size else len(data))
+            # some servers answer without a range where the object is not longer than the tail
+            size = answer.get("ContentRange", "").rpartition("/")[2]
+            return Tail(data, int(size) if size else len(data))
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ObjectStore."""
@@ -109,17 +121,17 @@ class S3Store:
                 if s3_errors.is_absent(error):
                     return None
                 raise
-        md5 = None if "kms" in found.get("ServerSideEncryption", "") else _MD5.fullmatch(found["ETag"])
-        checksum = found.get("ChecksumSHA256", "")
-        return ObjectInfo(
-            key=key,
-            size_bytes=found["ContentLength"],
-            etag=found["ETag"],
-            metadata=found["Metadata"],
-            # the checksum of a multipart upload is one of checksums, marked by "-parts"
-            sha256=base64.b64decode(checksum).hex() if checksum and "-" not in checksum else None,
-            md5=md5[1] if md5 else None,
-        )
+            md5 = None if "kms" in found.get("ServerSideEncryption", "") else _MD5.fullmatch(found["ETag"])
+            checksum = found.get("ChecksumSHA256", "")
+            return ObjectInfo(
+                key=key,
+                size_bytes=found["ContentLength"],
+                etag=found["ETag"],
+                metadata=found["Metadata"],
+                # the checksum of a multipart upload is one of checksums, marked by "-parts"
+                sha256=base64.b64decode(checksum).hex() if checksum and "-" not in checksum else None,
+                md5=md5[1] if md5 else None,
+            )
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
@@ -205,8 +217,8 @@ class S3Store:
         """How far this machine's clock is ahead of the server's, to a second; one request."""
         with s3_errors.translated("ask the time of", self.url):
             answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        return time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            return time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
 
     def _put(
         self,
@@ -222,7 +234,7 @@ class S3Store:
         if archival and self._settings.storage_class:
             options["StorageClass"] = self._settings.storage_class
         options |= {"Bucket": self._bucket, "Key": self._full(key)}
-        with s3_errors.translated(operation, key, writes=True), _opened(data) as body:
+        with s3_errors.translated(operation, key, writes=True), opened(data) as body:
             try:
                 self._client.put_object(**options, **self._checksum(body), Body=body)
             except ClientError as error:
@@ -245,7 +257,7 @@ class S3Store:
                 raise
         return False
 
-    def _checksum(self, body: _Body) -> dict[str, Any]:
+    def _checksum(self, body: Source) -> dict[str, Any]:
         """The integrity header of a PUT; MD5 for servers that do not know the newer ones."""
         old = self._settings.checksums == "when_required"
         digest = hashlib.file_digest(body, "md5" if old else "sha256").digest()
@@ -293,10 +305,9 @@ def _config(settings: StorageSettings) -> Config:
     )
 
 
-@contextmanager
-def _opened(data: bytes | Path) -> Iterator[_Body]:
-    if isinstance(data, bytes):
-        yield io.BytesIO(data)
-        return
-    with data.open("rb") as file:
-        yield file
+def _unchecked_md5(answer: Mapping[str, Any]) -> str | None:
+    """The MD5 to compare where the server sent no checksum, which boto3 would have compared while reading."""
+    if "ServerSideEncryption" in answer or any(name.startswith("Checksum") for name in answer):
+        return None
+    match = _MD5.fullmatch(answer["ETag"])
+    return match[1] if match else None

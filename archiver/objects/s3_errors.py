@@ -21,6 +21,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from archiver.errors import (
@@ -108,6 +109,9 @@ def translated(operation: str, key: str, *, writes: bool = False) -> Iterator[No
         raise from_answer(error, operation, key, writes=writes) from error
     except (BotoCoreError, HTTPError) as error:
         raise _without_answer(error, operation, key, writes=writes) from error
+    except (ResponseParserError, KeyError, ValueError) as error:  # a damaged answer breaks its reader in many ways
+        kind = OutcomeUnknownError if writes else StorageError
+        raise kind("the answer cannot be read", operation=operation, key=key, hint=_TRY_AGAIN) from error
 
 
 def from_answer(error: ClientError, operation: str, key: str, *, writes: bool) -> SessionLakeError:

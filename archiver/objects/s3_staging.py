@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from archiver.errors import ConflictError, InputError, ObjectNotFoundError
 from archiver.objects import s3_errors
-from archiver.objects.base import Staged
+from archiver.objects.base import Staged, opened
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -102,17 +102,13 @@ class S3Staging:
 
 
 def _sha256(data: bytes | Path) -> str:
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).hexdigest()
-    with data.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with opened(data) as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _parts(data: bytes | Path) -> Iterator[bytes]:
-    if isinstance(data, bytes):
-        yield from (data[i : i + PART_BYTES] for i in range(0, max(1, len(data)), PART_BYTES))
-        return
-    with data.open("rb") as file:
-        yield file.read(PART_BYTES)
-        while part := file.read(PART_BYTES):
+    """Parts of PART_BYTES; one empty part for an empty object."""
+    with opened(data) as source:
+        yield source.read(PART_BYTES)
+        while part := source.read(PART_BYTES):
             yield part

@@ -28,7 +28,7 @@ STATUS: Final = {
     "SlowDown": 503, "InternalError": 500, "ServiceUnavailable": 503, "TooManyRequests": 429, "RequestTimeout": 400,
     "ConditionalRequestConflict": 409, "PreconditionFailed": 412, "AccessDenied": 403, "InvalidAccessKeyId": 403,
     "SignatureDoesNotMatch": 403, "ExpiredToken": 400, "RequestTimeTooSkewed": 403, "NoSuchBucket": 404,
-    "BadDigest": 400, "NotImplemented": 501, "PermanentRedirect": 301, "InvalidObjectState": 403,
+    "BadDigest": 400, "NotImplemented": 501, "InvalidObjectState": 403,
 }  # fmt: skip
 
 
