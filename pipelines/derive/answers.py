@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from pipelines.derive.acts import LEVELS, Session
 from pipelines.derive.context import (
-    Chat,
+    Candidate,
     Collector,
     GraphContext,
     Reject,
@@ -37,7 +36,7 @@ def add_answers(out: Collector, context: GraphContext) -> None:
             out.attempt("unpaired", (node_id,), make, epoch=context.epoch.number)
 
 
-def _answer(context: GraphContext, node_id: str, label: str) -> tuple[Chat, dict[str, Any]]:
+def _answer(context: GraphContext, node_id: str, label: str) -> Candidate:
     if label in _NO_LABEL:
         raise RejectedCandidateError(_NO_LABEL[label])
     if label == CORRECT and not context.clean[node_id]:
@@ -46,7 +45,8 @@ def _answer(context: GraphContext, node_id: str, label: str) -> tuple[Chat, dict
         raise RejectedCandidateError("correct_fragment")
     text, prompt = context.text(node_id), context.prompt(node_id)
     check_prompt(prompt, text)
-    return prompt, {"completion": answer(text), "label": label == CORRECT, "node_id": node_id}
+    values = {"completion": answer(text), "label": label == CORRECT, "node_id": node_id}
+    return Candidate(prompt, values, context.states[node_id].judges(LEVELS, context.rules))
 
 
 def _quotes_parent(context: GraphContext, node_id: str) -> bool:
@@ -59,18 +59,19 @@ def _quotes_parent(context: GraphContext, node_id: str) -> bool:
 def add_judged_messages(out: Collector, session: Session, messages: Mapping[int, NodeState], rules: Rules) -> None:
     """Add the assistant's messages that were judged in a session without a graph."""
     for index, state in sorted(messages.items()):
-        label = state.label(LEVELS, rules)
-        if label is not None and session.turns[index].role == "assistant":
-            out.attempt("unpaired", (f"message-{index}",), partial(_message, session, index, label))
+        if state.label(LEVELS, rules) and session.turns[index].role == "assistant":
+            out.attempt("unpaired", (f"message-{index}",), partial(_message, session, index, state, rules))
 
 
-def _message(session: Session, index: int, label: str) -> tuple[Chat, dict[str, Any]]:
+def _message(session: Session, index: int, state: NodeState, rules: Rules) -> Candidate:
+    label = state.label(LEVELS, rules) or ""
     if label in _NO_LABEL:
         raise RejectedCandidateError(_NO_LABEL[label])
     text = chat_of(session.turns[index : index + 1])[0][1]
     prompt = chat_of(session.turns[:index])
     check_prompt(prompt, text)
-    return prompt, {"completion": answer(text), "label": label == CORRECT, "node_id": f"message-{index}"}
+    values = {"completion": answer(text), "label": label == CORRECT, "node_id": f"message-{index}"}
+    return Candidate(prompt, values, state.judges(LEVELS, rules))
 
 
 def add_steps(out: Collector, context: GraphContext) -> None:
@@ -90,7 +91,7 @@ def add_steps(out: Collector, context: GraphContext) -> None:
 
 
 def _judged_steps(context: GraphContext, path: list[str]) -> dict[str, bool]:
-    """The steps that can be labelled, from the first on; an outcome's verdict labels no step."""
+    """The steps that can be labelled, from the first on; an outcome's verdict labels no step, a blank step is none."""
     labels: dict[str, bool] = {}
     for step in path:
         state = context.states[step]
@@ -100,16 +101,23 @@ def _judged_steps(context: GraphContext, path: list[str]) -> dict[str, bool]:
             label = CORRECT
         if label not in (CORRECT, INCORRECT) or (is_pruned and label == CORRECT) or state.is_tied(context.rules):
             break
-        labels[step] = label == CORRECT
+        is_blank = not norm_text(context.nodes[step].content)
+        if not is_blank:
+            labels[step] = label == CORRECT
         if label == INCORRECT:
             break
     return labels
 
 
-def _steps(context: GraphContext, labels: dict[str, bool]) -> tuple[Chat, dict[str, Any]]:
+def _steps(context: GraphContext, labels: dict[str, bool]) -> Candidate:
     steps = [context.nodes[step].content or "" for step in labels]
-    if not all(step.strip() for step in steps):
-        raise RejectedCandidateError("empty_content")
     prompt = context.prompt(next(iter(labels)))
     check_prompt(prompt, "\n".join(steps))
-    return prompt, {"completions": steps, "labels": list(labels.values()), "node_refs": list(labels)}
+    states = [context.states[step] for step in labels]
+    judges = [state.judges(("step", "answer"), context.rules) or _injector(state) for state in states]
+    values = {"completions": steps, "labels": list(labels.values()), "node_refs": list(labels)}
+    return Candidate(prompt, values, frozenset().union(*judges))
+
+
+def _injector(state: NodeState) -> frozenset[str]:
+    return frozenset((state.inject.kind,) if state.inject else ())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pipelines.derive.acts import Session
 from pipelines.derive.context import (
+    Candidate,
     Chat,
     Collector,
     GraphContext,
@@ -32,9 +32,7 @@ def add_prompt(out: Collector, session: Session) -> None:
     out.attempt("prompts", (), lambda: _prompt(session))
 
 
-def _conversation(
-    session: Session, replay: Replay, contexts: Sequence[GraphContext], rules: Rules
-) -> tuple[Chat, dict[str, Any]]:
+def _conversation(session: Session, replay: Replay, contexts: Sequence[GraphContext], rules: Rules) -> Candidate:
     end = _last(session, "assistant", "no_assistant_turn")
     chat = chat_of(session.turns[: end + 1])
     asked = max((i for i, (role, _) in enumerate(chat) if role == "user"), default=None)
@@ -44,7 +42,7 @@ def _conversation(
         raise RejectedCandidateError("unattributed_incorrect")
     if _is_incorrect(chat, replay.messages, contexts, rules):
         raise RejectedCandidateError("answer_incorrect")
-    return chat[: asked + 1], {"messages": chat}
+    return Candidate(chat[: asked + 1], {"messages": chat})
 
 
 def _is_incorrect(chat: Chat, messages: dict[int, NodeState], contexts: Sequence[GraphContext], rules: Rules) -> bool:
@@ -62,10 +60,10 @@ def _is_incorrect(chat: Chat, messages: dict[int, NodeState], contexts: Sequence
     return False
 
 
-def _prompt(session: Session) -> tuple[Chat, dict[str, Any]]:
+def _prompt(session: Session) -> Candidate:
     prompt = chat_of(session.turns[: _last(session, "user", "no_user_turn") + 1])
     check_prompt(prompt)
-    return prompt, {}
+    return Candidate(prompt, {})
 
 
 def _last(session: Session, role: str, reason: str) -> int:

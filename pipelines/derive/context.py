@@ -17,13 +17,22 @@ Chat = tuple[tuple[str, str], ...]
 _QUOTE_CHARS: Final = 32
 
 
+class Candidate(NamedTuple):
+    """A row in the making: its prompt, the other columns of its set, and the kinds of actors it rests on."""
+
+    prompt: Chat
+    values: Mapping[str, Any]
+    judges: frozenset[str] = frozenset()
+
+
 class Row(NamedTuple):
-    """One training row before redaction: its id, its prompt, and the columns of its set beside the prompt."""
+    """One training row before redaction, see Candidate."""
 
     set_name: str
     row_id: str
     prompt: Chat
     values: Mapping[str, Any]
+    judges: frozenset[str]
 
 
 class Reject(NamedTuple):
@@ -46,16 +55,14 @@ class Collector:
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
-    def attempt(
-        self, set_name: str, ids: Sequence[str], make: Callable[[], tuple[Chat, dict[str, Any]]], *, epoch: int = 0
-    ) -> bool:
+    def attempt(self, set_name: str, ids: Sequence[str], make: Callable[[], Candidate], *, epoch: int = 0) -> bool:
         """Add the row that ``make`` returns, or the reject it raises; the row's id hashes set, session and ids."""
         try:
-            prompt, values = make()
+            candidate = make()
         except RejectedCandidateError as error:
             self.rejects.append(Reject(set_name, str(error), " ".join(ids)))
             return False
-        self.rows.append(Row(set_name, row_id(set_name, self.session_uid, ids, epoch), prompt, values))
+        self.rows.append(Row(set_name, row_id(set_name, self.session_uid, ids, epoch), *candidate))
         return True
 
 
@@ -128,11 +135,11 @@ class GraphContext:
         return whole[1:] if len(whole) > 1 and self._is_question(whole[0]) else whole
 
     def text(self, node_id: str) -> str:
-        """The whole answer that ends in the node: the texts of its path, one below the other."""
+        """The whole answer that ends in the node: the texts of its path, one below the other, without blank steps."""
         contents = [self.nodes[step].content or "" for step in self.path(node_id)]
-        if not all(content.strip() for content in contents):
+        if not contents[-1].strip():
             raise RejectedCandidateError("empty_content")
-        return "\n".join(content.rstrip("\n") for content in contents)
+        return "\n".join(content.rstrip("\n") for content in contents if content.strip())
 
     def prompt(self, node_id: str) -> Chat:
         """The chat up to the graph's user turn; in a message tree also the turns between it and the node."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pipelines.derive.acts import LEVELS
-from pipelines.derive.context import Chat, Collector, GraphContext, Reject, RejectedCandidateError, answer, check_prompt
+from pipelines.derive.context import (
+    Candidate,
+    Collector,
+    GraphContext,
+    Reject,
+    RejectedCandidateError,
+    answer,
+    check_prompt,
+)
 from pipelines.derive.replay import CORRECT, INCORRECT, PARTIAL, NodeState, norm_text
 
 INJECT_OVER_PRUNED: Final = "inject_over_pruned"
@@ -25,6 +33,7 @@ class _Pair(NamedTuple):
     rejected: str
     kind: str
     margin: float
+    judges: frozenset[str]
     agreement: float | None = None
 
 
@@ -77,7 +86,7 @@ def _by_prune(out: Collector, context: GraphContext, siblings: list[str]) -> Ite
         else:
             for winner in siblings:
                 if winner != loser and _replaces(context, winner, loser, pruned):
-                    yield _Pair(winner, loser, INJECT_OVER_PRUNED, 1.0)
+                    yield _Pair(winner, loser, INJECT_OVER_PRUNED, 1.0, _voters(context, loser))
             yield from _survivors(out, context, siblings, loser, agreement)
 
 
@@ -100,25 +109,31 @@ def _survivors(
     for winner in siblings:
         judged = context.states[winner].label(rules=context.rules) == CORRECT
         if winner != loser and (winner in named or judged):
-            yield _Pair(winner, loser, SURVIVOR_OVER_PRUNED, agreement, agreement)
+            yield _Pair(winner, loser, SURVIVOR_OVER_PRUNED, agreement, _voters(context, loser), agreement)
+
+
+def _voters(context: GraphContext, node_id: str) -> frozenset[str]:
+    votes = context.states[node_id].votes.values()
+    return frozenset(vote.kind for vote in votes if vote.prune and vote.kind in context.rules.choice_kinds)
 
 
 def _by_verdict(context: GraphContext, siblings: list[str]) -> Iterator[_Pair]:
     judged = [node_id for node_id in siblings if context.states[node_id].verdicts]
     for a, b in combinations(judged, 2):
-        difference = _difference(context.states[a], context.states[b], context)
+        difference, judges = _difference(context.states[a], context.states[b], context)
         if difference:
             chosen, rejected = (a, b) if difference > 0 else (b, a)
-            yield _Pair(chosen, rejected, VERDICT_ORDER, abs(difference) / 2)
+            yield _Pair(chosen, rejected, VERDICT_ORDER, abs(difference) / 2, judges)
 
 
-def _difference(a: NodeState, b: NodeState, context: GraphContext) -> int:
-    """How far a was judged above b, at the first level at which both were judged differently."""
+def _difference(a: NodeState, b: NodeState, context: GraphContext) -> tuple[int, frozenset[str]]:
+    """How far a was judged above b at the first level at which both were judged differently, and by whom."""
     for level in LEVELS:
         first, second = (_ORDER.get(state.label((level,), context.rules) or "") for state in (a, b))
         if first is not None and second is not None and first != second:
-            return first - second
-    return 0
+            judges = (state.judges((level,), context.rules) for state in (a, b))
+            return first - second, frozenset().union(*judges)
+    return 0, frozenset()
 
 
 def _by_rank(out: Collector, context: GraphContext, siblings: list[str]) -> Iterator[_Pair]:
@@ -126,19 +141,19 @@ def _by_rank(out: Collector, context: GraphContext, siblings: list[str]) -> Iter
     for a, b in combinations(ranked, 2):
         first, second = context.states[a].ranks, context.states[b].ranks
         counted = [
-            (rank.value, second[actor].value)
+            (rank.value, second[actor].value, rank.kind)
             for actor, rank in first.items()
             if actor in second and rank.kind in context.rules.choice_kinds
         ]
-        better, worse = any(x < y for x, y in counted), any(x > y for x, y in counted)
+        better, worse = any(x < y for x, y, _ in counted), any(x > y for x, y, _ in counted)
         if better and worse:
             out.rejects.append(Reject("preferences", "ranks_disagree", f"{a} {b}"))
         elif better or worse:
-            yield _Pair(*((a, b) if better else (b, a)), RANK, 0.5)
+            yield _Pair(*((a, b) if better else (b, a)), RANK, 0.5, frozenset(kind for _, _, kind in counted))
 
 
 def _add(out: Collector, context: GraphContext, pair: _Pair) -> bool:
-    def make() -> tuple[Chat, dict[str, Any]]:
+    def make() -> Candidate:
         if not context.clean[pair.chosen]:
             raise RejectedCandidateError("chosen_not_clean")
         chosen, rejected = context.text(pair.chosen), context.text(pair.rejected)
@@ -146,7 +161,7 @@ def _add(out: Collector, context: GraphContext, pair: _Pair) -> bool:
             raise RejectedCandidateError("equal_texts")
         prompt = context.prompt(pair.chosen)
         check_prompt(prompt, chosen, rejected)
-        return prompt, {
+        values = {
             "chosen": answer(chosen),
             "rejected": answer(rejected),
             "margin": pair.margin,
@@ -155,5 +170,6 @@ def _add(out: Collector, context: GraphContext, pair: _Pair) -> bool:
             "rejected_node": pair.rejected,
             "agreement": pair.agreement,
         }
+        return Candidate(prompt, values, pair.judges)
 
     return out.attempt("preferences", (pair.chosen, pair.rejected), make, epoch=context.epoch.number)

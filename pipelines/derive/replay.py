@@ -101,20 +101,26 @@ class NodeState:
 
         Within a level a human's verdict overrides a program's; disagreement inside one kind is a conflict.
         """
-        return next((found for level in levels if (found := self._label_at(level, rules))), None)
+        return next((found[0] for level in levels if (found := self._judgement(level, rules))), None)
+
+    def judges(self, levels: Sequence[str], rules: Rules) -> frozenset[str]:
+        """The kind of actor that the label rests on; empty without a label."""
+        found = next((found for level in levels if (found := self._judgement(level, rules))), None)
+        return frozenset((found[1],) if found else ())
 
     def labels(self, rules: Rules) -> set[str]:
         """The labels of all levels."""
-        return {found for level in LEVELS if (found := self._label_at(level, rules))}
+        return {found[0] for level in LEVELS if (found := self._judgement(level, rules))}
 
-    def _label_at(self, level: str, rules: Rules) -> str | None:
+    def _judgement(self, level: str, rules: Rules) -> tuple[str, str] | None:
+        """(label, kind of actor) at a level."""
         if not self.verdicts:
             return None
         for kind in _KIND_ORDER:
             if kind in rules.verdict_kinds:
                 found = {v.label for (_, at), v in self.verdicts.items() if at == level and v.kind == kind}
                 if found:
-                    return found.pop() if len(found) == 1 else CONFLICT
+                    return (found.pop() if len(found) == 1 else CONFLICT), kind
         return None
 
     def is_tied(self, rules: Rules) -> bool:

@@ -34,6 +34,7 @@ from pipelines.splits import SPLITS
 PREFIX: Final = "exports"
 MANIFEST: Final = "manifest.json"
 _OPERATION: Final = "export"
+_JUDGED: Final = frozenset({"preferences", "unpaired", "stepwise"})
 
 Progress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
@@ -235,7 +236,7 @@ def _manifest(
             if any(f.split == split for f in files)
         },
         "rows_by_language": count_by("coalesce(language, 'und')") if files else {},
-        "rows_by_judge": {},
+        "rows_by_judge": count_by("judges_") if files and plan.dataset.name in _JUDGED else {},
         "rows_by_pair_kind": count_by("pair_kind") if has_pairs else {},
         "rows_on_default_consent": count_by("by_default_::VARCHAR").get("true", 0) if files else 0,
         "sessions": {name: sessions[name] for name in ("read", "with_rows", "without_rows")},

@@ -23,6 +23,11 @@ from pipelines.splits import TRAIN
 
 _BATCH_ROWS: Final = 2000
 _IDENTIFIERS: Final = frozenset({"chosen_node", "rejected_node", "node_id", "node_refs"})
+_NOTES: Final = (
+    pa.field("by_default_", pa.bool_(), nullable=False),
+    pa.field("judges_", pa.string(), nullable=False),
+)
+"""Whether a row rests on the default consent, and which kinds of actors judged it."""
 REJECTS: Final = pa.schema([(name, pa.string()) for name in ("session_uid", "reason", "detail", "row_id")])
 """Sessions and candidates that gave no row, and why."""
 
@@ -78,9 +83,8 @@ class Counts:
 
 
 def row_schema(set_name: str) -> pa.Schema:
-    """Rows in scratch files: the set's columns, whether they rest on the default consent, and their digests."""
-    by_default = pa.field("by_default_", pa.bool_(), nullable=False)
-    return pa.schema([*EXPORTS[set_name].schema, by_default, *dedup.KEY_COLUMNS])
+    """Rows in scratch files: the set's columns, notes for the manifest, and digests."""
+    return pa.schema([*EXPORTS[set_name].schema, *_NOTES, *dedup.KEY_COLUMNS])
 
 
 def run(task: Task) -> Counts:
@@ -179,7 +183,8 @@ def _values(row: Row, stored: StoredSession, redaction: SessionRedaction) -> lis
         "language": None if session.language is None else redaction.text(session.language),
     }
     columns = [values[name] for name in EXPORTS[row.set_name].schema.names]
-    return [*columns, stored.consent is None, stored.split, *digests(row.set_name, prompt, values)]
+    notes = (stored.consent is None, "+".join(sorted(row.judges)))
+    return [*columns, *notes, stored.split, *digests(row.set_name, prompt, values)]
 
 
 def _clean(redaction: SessionRedaction, name: str, value: Any) -> Any:
