@@ -1,0 +1,284 @@
+"""Sweep, watch and status: the archiver as its operator sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from archived import session
+from faultproxy import Fault, FaultProxy
+from live import IDLE_US, NOW_US, archived_records, contents, fill, live_count, settings
+from s3_servers import S3Server
+
+from archiver import archive, sealing, service
+from archiver.hot import HotStore
+from archiver.objects import DirectoryStore, open_store
+from archiver.service import Outlets
+from archiver.service.watching import pause_seconds
+from archiver.settings import Settings
+from archiver.telemetry import CounterName, Metrics
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Iterator[HotStore]:
+    with HotStore(tmp_path / "hot", durability="process") as store:
+        yield store
+
+
+@pytest.fixture
+def broken(moto_s3: S3Server) -> Iterator[tuple[FaultProxy, object]]:
+    with FaultProxy(moto_s3.endpoint_url) as proxy:
+        yield proxy, open_store(moto_s3.settings(endpoint_url=proxy.url, max_attempts=1))
+
+
+def test_sweep_archives_what_is_due_and_reports_it(hot: HotStore, directory_store: DirectoryStore) -> None:
+    records = fill(hot, (session(n) for n in range(30)))
+    fill(hot, [session(99)], last_activity_us=NOW_US)
+    metrics = Metrics()
+    report = service.sweep(hot, directory_store, settings(segment_sessions=10), now_us=NOW_US, metrics=metrics)
+    assert (report.ok, report.segments, report.sessions_claimed, report.sessions_released) == (True, 3, 30, 30)
+    assert report.backlog == 0
+    assert contents(archived_records(directory_store)) == contents(records)
+    assert live_count(hot) == 1
+    assert metrics.value(CounterName.RELEASED) == 30
+    assert metrics.value(CounterName.PUSH_ATTEMPTS) == 3
+
+
+def test_second_sweep_finds_nothing_and_pushes_nothing(hot: HotStore, directory_store: DirectoryStore) -> None:
+    fill(hot, (session(n) for n in range(3)))
+    service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert (report.ok, report.segments) == (True, 0)
+
+
+def test_storage_failure_is_in_the_report_and_the_rows_stay(hot: HotStore, broken: tuple[FaultProxy, object]) -> None:
+    proxy, store = broken
+    records = fill(hot, (session(n) for n in range(5)))
+    proxy.add(Fault.ANSWER, code="AccessDenied")
+    report = service.sweep(hot, store, settings(), now_us=NOW_US)
+    assert not report.ok
+    assert [failure.kind for failure in report.failures] == ["storage"]
+    assert (report.backlog, live_count(hot)) == (5, 5)
+    assert service.status(hot, store, settings(), now_us=NOW_US).progress.last_error_us == NOW_US
+    proxy.clear()
+    assert service.sweep(hot, store, settings(), now_us=NOW_US).ok
+    assert contents(archived_records(store)) == contents(records)
+
+
+def test_store_that_ignores_conditions_is_refused_before_anything_is_claimed(
+    hot: HotStore, broken: tuple[FaultProxy, object]
+) -> None:
+    proxy, store = broken
+    fill(hot, [session(1)])
+    proxy.add(Fault.DROP_CONDITIONS)
+    report = service.sweep(hot, store, settings(), now_us=NOW_US)
+    assert not report.ok
+    assert live_count(hot) == 1
+    assert list(archive.list_archivers(store)) == []
+
+
+def test_busy_spool_is_reported_as_such(hot: HotStore, directory_store: DirectoryStore) -> None:
+    with hot.spool.lock():
+        report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert [failure.kind for failure in report.failures] == ["store_busy"]
+
+
+def test_files_of_crashed_runs_are_removed_and_wanted_ones_kept(hot: HotStore, directory_store: DirectoryStore) -> None:
+    records = fill(hot, (session(n) for n in range(3)))
+    sealing.seal(hot, settings(), now_us=NOW_US)
+    for name in (".tmp-1-x", f"{'0' * 32}-000000000009.parquet"):
+        (hot.spool.directory / name).write_bytes(b"left over")
+    report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert report.ok
+    assert [p.name for p in hot.spool.directory.iterdir()] == [".lock"]
+    assert contents(archived_records(directory_store)) == contents(records)
+
+
+def test_full_spool_stops_claiming_and_says_so(hot: HotStore, directory_store: DirectoryStore) -> None:
+    fill(hot, (session(n) for n in range(3)))
+    sealing.seal(hot, settings(segment_sessions=1), now_us=NOW_US)
+    report = service.sweep(hot, directory_store, settings(min_free_bytes=1 << 60), now_us=NOW_US)
+    assert "min_free_bytes" in report.failures[0].message
+    assert (report.sessions_released, report.backlog) == (1, 2), "what was sealed is still pushed"
+
+
+def test_erased_users_rows_go_and_the_tombstone_is_acknowledged(hot: HotStore, directory_store: DirectoryStore) -> None:
+    fill(hot, (session(n, user_id="gone" if n < 2 else "u") for n in range(5)), last_activity_us=NOW_US)
+    stone = archive.Tombstone.of("user", "gone", NOW_US)
+    archive.put_tombstone(directory_store, stone)
+    report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert (report.sessions_erased, live_count(hot)) == (2, 3)
+    assert archive.acknowledged(directory_store, hot.claims.archiver_id) == {stone.name}
+    assert service.sweep(hot, directory_store, settings(), now_us=NOW_US).sessions_erased == 0
+
+
+def test_sealing_waits_until_it_is_worthwhile(hot: HotStore, directory_store: DirectoryStore) -> None:
+    day_us = 24 * 3_600_000_000
+    fill(hot, [session(1), session(2)], last_activity_us=NOW_US - day_us)
+
+    def swept(minutes: int, **limits: int) -> int:
+        now_us = NOW_US + minutes * 60_000_000
+        report = service.sweep(hot, directory_store, settings(**limits), now_us=now_us, only_when_worthwhile=True)
+        return report.sessions_released
+
+    assert swept(14) == 0
+    assert swept(14, segment_sessions=2) == 2
+    fill(hot, [session(3)], last_activity_us=NOW_US - day_us)
+    assert swept(14) == 0
+    assert swept(15) == 1
+
+
+def test_status_shows_where_everything_stands(hot: HotStore, directory_store: DirectoryStore) -> None:
+    fill(hot, (session(n) for n in range(4)), last_activity_us=NOW_US - 25 * 3_600_000_000)
+    fill(hot, (session(n) for n in range(50, 65)), last_activity_us=NOW_US)
+    service.sweep(hot, directory_store, settings(segment_sessions=2), now_us=NOW_US - 2 * 3_600_000_000)
+    limits = settings(segment_sessions=2, max_sessions=10)
+    sealing.seal(hot, limits, now_us=NOW_US)
+    status = service.status(hot, directory_store, limits, now_us=NOW_US)
+    assert (status.backlog.expired, status.backlog.above_limit, status.backlog.evictable) == (2, 5, 0)
+    assert status.oldest_due_seconds == 3600
+    assert status.progress.segments == {"closed": 1}
+    assert [s.sequence for s in status.waiting] == [1]
+    assert status.spool_bytes > 1000
+    assert status.progress.last_ok_us == NOW_US - 2 * 3_600_000_000
+    service.sweep(hot, directory_store, limits, now_us=NOW_US)
+    assert service.status(hot, directory_store, limits, now_us=NOW_US).archivers == (hot.claims.archiver_id,)
+
+
+def test_status_answers_when_the_storage_does_not(hot: HotStore, broken: tuple[FaultProxy, object]) -> None:
+    proxy, store = broken
+    proxy.add(Fault.ANSWER, code="AccessDenied")
+    status = service.status(hot, store, settings(), now_us=NOW_US)
+    assert status.archivers is None
+    assert "AccessDenied" in (status.storage_error or "")
+
+
+# -------------------------------------------------------------------- watch
+
+
+def watched(
+    hot: HotStore, store: object, limits: Settings, until: Callable[[], bool], outlets: Outlets | None = None
+) -> service.WatchReport:
+    """Watch until a condition holds, at most 20 s."""
+    stop = threading.Event()
+
+    def wait() -> None:
+        deadline = time.monotonic() + 20
+        try:
+            while time.monotonic() < deadline and not until():
+                time.sleep(0.01)
+        finally:
+            stop.set()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    report = service.watch(hot, store, limits, now_us=lambda: NOW_US, stop=stop, outlets=outlets, interval_seconds=0.01)
+    waiter.join()
+    return report
+
+
+def test_watch_archives_sessions_that_expire_later(
+    hot: HotStore, directory_store: DirectoryStore, tmp_path: Path
+) -> None:
+    outlets = Outlets(health=tmp_path / "health.json", textfile=tmp_path / "metrics.prom")
+    added = threading.Event()
+
+    def done() -> bool:
+        if outlets.health is not None and outlets.health.exists() and not added.is_set():
+            fill(hot, [session(1)], last_activity_us=IDLE_US)
+            added.set()
+        return hot.claims.archived("s1") is not None and "released_sessions_total 1.0" in metrics()
+
+    def metrics() -> str:
+        return (tmp_path / "metrics.prom").read_text() if (tmp_path / "metrics.prom").exists() else ""
+
+    report = watched(hot, directory_store, settings(), done, outlets)
+    assert report.sessions_released == 1
+    assert json.loads((tmp_path / "health.json").read_text())["ok"] is True
+    assert "sessionlake_backlog_sessions 0.0" in metrics()
+
+
+def test_watch_serves_metrics_on_a_port(hot: HotStore, directory_store: DirectoryStore) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pages: list[str] = []
+
+    def seen() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                pages.append(answer.read().decode())
+        except urllib.error.URLError:
+            return False
+        return True
+
+    watched(hot, directory_store, settings(), seen, Outlets(port=port))
+    assert "sessionlake_spool_bytes" in pages[0]
+
+
+def test_failing_storage_is_left_alone_longer_and_longer(hot: HotStore, broken: tuple[FaultProxy, object]) -> None:
+    proxy, store = broken
+    proxy.add(Fault.ANSWER, code="SlowDown")
+    fill(hot, [session(1)])
+    started = time.monotonic()
+    report = watched(hot, store, settings(), lambda: time.monotonic() - started > 4)
+    assert report.failed_sweeps == report.sweeps
+    assert proxy.count() == report.sweeps <= 5, "one request a probe, pauses of at least 0.5, 1, 2 seconds"
+
+
+def test_pauses_double_up_to_the_cap_and_half_of_each_is_random() -> None:
+    for failures, full in ((1, 1), (2, 2), (5, 16), (9, 256), (10, 300), (5000, 300)):
+        found = [pause_seconds(failures, 300) for _ in range(200)]
+        assert full / 2 <= min(found) < max(found) <= full
+        assert len(set(found)) > 150
+
+
+WATCHER = """
+import sys, time
+from pathlib import Path
+from archiver import service
+from archiver.hot import HotStore
+from archiver.objects import DirectoryStore
+from archiver.settings import Settings, HotSettings, ArchiveSettings
+class Slow(DirectoryStore):
+    def create(self, key, data, **values):
+        if key.endswith(".parquet"):
+            print("pushing", flush=True)
+            time.sleep(1.5)
+        return super().create(key, data, **values)
+root = Path(sys.argv[1])
+archive = ArchiveSettings(segment_sessions=2, max_wait_minutes=0)
+settings = Settings(hot=HotSettings(session_max_age_hours=0), archive=archive)
+with HotStore(root / "hot") as hot, service.until_signalled() as stop:
+    service.watch(hot, Slow(root / "lake"), settings, now_us=lambda: int(time.time() * 1e6), stop=stop)
+print("stopped", flush=True)
+"""
+
+
+def test_sigterm_finishes_the_step_under_way_and_no_more(tmp_path: Path) -> None:
+    with HotStore(tmp_path / "hot") as hot:
+        fill(hot, (session(n, n_messages=1) for n in range(6)), last_activity_us=int(time.time() * 1e6) - 60_000_000)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCHER, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "pushing\n"
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert (process.returncode, rest) == (0, "stopped\n")
+    with HotStore(tmp_path / "hot") as hot:
+        assert live_count(hot) == 4, "the segment under way was released, no other begun"
+        assert hot.claims.unreleased() == []
