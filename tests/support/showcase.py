@@ -1,4 +1,4 @@
-"""A lake that looks like a real one: made-up conversations in ten languages over four months, archived and compacted."""
+"""A lake that looks like a real one: made-up conversations in ten languages, archived and compacted."""
 
 from __future__ import annotations
 
