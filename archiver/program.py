@@ -97,7 +97,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         console.error(error)
         return exit_code(error)
     except TyperException as error:
-        return _usage(console, error)
+        return _usage(console, error, arguments)
     except Exit as error:
         return error.exit_code
     except (Abort, KeyboardInterrupt):
@@ -114,14 +114,28 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         return ExitCode.FAILED
 
 
-def _usage(console: Console, error: TyperException) -> int:
+def _usage(console: Console, error: TyperException, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "sessionlake"
-    message = error.format_message().strip()
+    message = error.format_message().strip().rstrip(".")
     if not message or type(error).__name__ == "NoArgsIsHelpError":
         message = "no command given"
-    console.error(SettingsError(message.rstrip("."), operation=command, hint=f"see {command} --help"))
+    given = _given_value(getattr(error, "param", None), arguments)
+    if given is not None and given not in message:
+        message = f"{message}, got {given!r}"
+    console.error(SettingsError(message, operation=command, hint=f"see {command} --help"))
     return ExitCode.USAGE
+
+
+def _given_value(parameter: Any, arguments: Sequence[str]) -> str | None:
+    """The value an option was given: the parser's own message leaves it out."""
+    for name in getattr(parameter, "opts", ()):
+        for i, argument in enumerate(arguments):
+            if argument == name and i + 1 < len(arguments):
+                return arguments[i + 1]
+            if argument.startswith(f"{name}="):
+                return argument.removeprefix(f"{name}=")
+    return None
 
 
 def _trace(debug: bool) -> None:

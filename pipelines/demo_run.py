@@ -19,12 +19,12 @@ from archiver.settings import Settings
 from pipelines import compaction, demo, exports, query
 
 _SUMMARY: Final = """
-    select language, sum(n_sessions)::int as sessions, sum(n)::int as verdicts, sum(correct)::int as correct,
-           sum(partial)::int as partial, sum(incorrect)::int as incorrect,
-           any_value(rate_correct) as rate, any_value(rate_correct_low) as low, any_value(rate_correct_high) as high
+    select language, n_sessions as sessions, n as verdicts, correct, partial, incorrect,
+           rate_correct as rate, rate_correct_low as low, rate_correct_high as high
     from feedback_summary
     where grain = 'all_actions' and actor_kind = 'human' and level = 'step'
-    group by language having count(*) = 1 order by verdicts desc, language
+      and day = (select max(day) from feedback_summary)
+    order by verdicts desc, language
 """
 
 
@@ -93,7 +93,7 @@ def _show_summary(console: Console, summary: list[dict[str, Any]]) -> None:
 def _show_pair(console: Console, store: ObjectStore, exported: exports.ExportReport) -> None:
     name = next(name for name in exported.files if name.startswith("train-"))
     pairs = pq.read_table(pa.BufferReader(store.get(f"{exported.key}/{name}")))
-    pair = min(pairs.to_pylist(), key=lambda row: (row["language"] != "en", row["row_id"]))
+    pair = min(pairs.to_pylist(), key=lambda row: (row["language"] != "en", row["prompt"][-1]["content"]))
     for part in ("prompt", "chosen", "rejected"):
         text = pair[part][-1]["content"].replace("\n", " ")
         console.line(f"             {part:9} {text}")

@@ -52,6 +52,12 @@ def sessionlake(tmp_path: Path) -> Sessionlake:
 
 
 @pytest.fixture(scope="session")
+def sessionlake_in() -> type[Sessionlake]:
+    """Call it with a directory, for fixtures that outlive one test."""
+    return Sessionlake
+
+
+@pytest.fixture(scope="session")
 def real_sessions() -> Path:
     return _data("sessions.jsonl.gz")
 

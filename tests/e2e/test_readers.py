@@ -12,10 +12,8 @@ from pipelines.schema import EXPORTS, TABLES
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    from conftest import Sessionlake
-
-    command = Sessionlake(tmp_path_factory.mktemp("readers"))
+def played(tmp_path_factory, sessionlake_in):
+    command = sessionlake_in(tmp_path_factory.mktemp("readers"))
     command("demo", "--dir", "demo", "--sessions", "120")
     command.exports = {name: command.json("export", name, "--storage", "file:demo/lake")["url"] for name in EXPORTS}
     return command
