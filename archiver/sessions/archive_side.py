@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from archiver.hot import HotStore
 from archiver.settings import Settings
 
 if TYPE_CHECKING:
+    from archiver.events import SessionRecord
     from archiver.objects import ObjectStore
+    from archiver.service import SweepReport
 
 
 class ArchiveSide:
@@ -19,7 +21,7 @@ class ArchiveSide:
         self._settings = settings
         self._objects: ObjectStore | None = None
 
-    def sweep(self, now_us: int) -> Any:
+    def sweep(self, now_us: int) -> SweepReport:
         """Expire, seal, push and release once; see :func:`archiver.service.sweep`."""
         from archiver import service  # noqa: PLC0415  half a second that a chat handler never needs
 
@@ -31,7 +33,7 @@ class ArchiveSide:
 
         return restore.restore_session(self._hot, self._store(), session_id, now_us=now_us)
 
-    def find(self, session_id: str) -> Any:
+    def find(self, session_id: str) -> SessionRecord | None:
         """Read the newest archived conversation of an id without restoring it."""
         from archiver import restore  # noqa: PLC0415
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Literal, NamedTuple
 
 from archiver.errors import SessionConflictError, UnknownSessionError
-from archiver.hot import HotStore, lifecycle, live, reading
+from archiver.hot import Connection, HotStore, lifecycle, live, reading
 from archiver.hot.live import Appended, Written
 from archiver.hot.rows import Base, Changes, NewEvent, SessionRow, Stored
 from archiver.hot.schema import LIVE
@@ -191,7 +190,7 @@ class Keeper:
         return None if stored is None else self._objects.keep(Tracked(stored, self._assume_tz))
 
     def _start(
-        self, connection: sqlite3.Connection, session_id: str, user_id: str | None, now_us: int,
+        self, connection: Connection, session_id: str, user_id: str | None, now_us: int,
         keep_live: bool, tracked: Tracked | None, changes: Changes,
     ) -> Stored | None:  # fmt: skip
         row = reading.live(connection, session_id)
@@ -211,7 +210,7 @@ class Keeper:
         """Close the live session, or delete its rows; returns how many archived revisions of the id remain."""
         with self._pending(session_id) as (tracked, changes):
 
-            def work(connection: sqlite3.Connection) -> int:
+            def work(connection: Connection) -> int:
                 row = reading.live(connection, session_id)
                 if row is not None and archive:
                     _end(connection, row, tracked, changes, now_us, reason="closed")
@@ -239,7 +238,7 @@ class Keeper:
                     tracked.uncollect()
 
 
-def _refresh(tracked: Tracked, connection: sqlite3.Connection, row: SessionRow) -> None:
+def _refresh(tracked: Tracked, connection: Connection, row: SessionRow) -> None:
     """Show what others committed: nothing is read again that the object already has."""
     if row.sid != tracked.sid:
         tracked.reattach(reading.whole(connection, row))
@@ -249,7 +248,7 @@ def _refresh(tracked: Tracked, connection: sqlite3.Connection, row: SessionRow) 
 
 
 def _write_row(
-    connection: sqlite3.Connection,
+    connection: Connection,
     session_id: str,
     tracked: Tracked | None,
     changes: Changes,
@@ -268,7 +267,7 @@ def _write_row(
 
 
 def _end(
-    connection: sqlite3.Connection,
+    connection: Connection,
     row: SessionRow,
     tracked: Tracked | None,
     changes: Changes,

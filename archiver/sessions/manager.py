@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from archiver.events import check_id, check_verdict, format_time, parse_time
 from archiver.hot import HotStore, reading
@@ -20,6 +20,9 @@ from archiver.sessions.model import ChatMessage, Session, short_title
 from archiver.sessions.tracking import Tracked
 from archiver.settings import Durability, Settings, load_settings
 from archiver.telemetry import fields
+
+if TYPE_CHECKING:
+    from archiver.service import SweepReport
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +269,7 @@ class SessionManager:
         if earlier and not archive:
             log.warning("archived_revisions_remain", extra=fields(session_id=session_id, revisions=earlier))
 
-    def cleanup_stale_sessions(self) -> Any:
+    def cleanup_stale_sessions(self) -> SweepReport:
         """Archive what has expired, was closed, or is above ``max_sessions``, to the configured storage.
 
         Returns the sweep's report; a failure of the storage is in it, and the sessions stay.
