@@ -111,8 +111,8 @@ def table_url(store: ObjectStore, table: str) -> str:
 
 def exists(store: ObjectStore) -> bool:
     """Whether the tables were ever created."""
-    with _translated("open table", "sessions"):
-        return DeltaTable.is_deltatable(table_url(store, "sessions"), storage_options=store.delta_options())
+    # not DeltaTable.is_deltatable: it holds the interpreter lock while it waits for the network
+    return next(store.list(f"{PREFIX}/sessions/_delta_log/"), None) is not None
 
 
 def statistics_columns(table: str) -> list[str]:

@@ -56,7 +56,7 @@ def messages(batch: pa.RecordBatch, stored: pa.Array) -> pa.Table:
 def interactions(batch: pa.RecordBatch, stored: pa.Array) -> pa.Table:
     """Rows of ``interactions``: of each session those with an index of at least ``stored``."""
     events, parent = _tail(batch.column("interactions"), stored)
-    actor, actor_kind = derive.actor_columns(events.field("metadata"), batch.column("user_id").take(parent))
+    actor, actor_kind = _actors(events.field("metadata"), batch.column("user_id"), parent)
     columns = {
         **_keys(batch, parent),
         "interaction_index": events.field("index"),
@@ -70,6 +70,19 @@ def interactions(batch: pa.RecordBatch, stored: pa.Array) -> pa.Table:
         "metadata": events.field("metadata"),
     }
     return _table(columns, INTERACTIONS.schema)
+
+
+def _actors(metadata: pa.Array, user_ids: pa.Array, parent: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Actor and actor kind of every event; only metadata that can name one is parsed."""
+    users = pc.binary_join_element_wise("human", pc.if_else(pc.equal(user_ids, ""), None, user_ids), ":")
+    actor = _repeated(pc.fill_null(users, "human"), parent)
+    kind = _repeated(pa.array(["human"]), pa.array(np.zeros(len(parent), np.int32)))
+    named = pc.or_(pc.match_substring(metadata, '"actor"'), pc.match_substring(metadata, '"annotator"'))
+    if not pc.any(named).as_py():
+        return actor, kind
+    found = derive.actor_columns(metadata.filter(named), user_ids.take(parent.filter(named)))
+    plain = [column.cast(pa.string()) for column in (actor, kind)]
+    return tuple(pc.replace_with_mask(old, named, new) for old, new in zip(plain, found, strict=True))  # type: ignore[return-value]
 
 
 def sessions(batch: pa.RecordBatch, derived: TableRows, origin: pa.RecordBatch, salt: str) -> pa.Table:

@@ -16,7 +16,7 @@ from archiver import archive, segments
 from archiver.errors import CorruptDataError
 from archiver.objects import ObjectStore
 from pipelines import datafiles, derive
-from pipelines.compaction import rows
+from pipelines.compaction import gather, rows
 from pipelines.compaction.plan import Gap, Part
 from pipelines.compaction.select import CHOSEN, Reject, dates
 from pipelines.datafiles import StagedFile
@@ -110,9 +110,9 @@ def _sorted(sessions: pa.Table, origin: pa.Table) -> tuple[pa.RecordBatch, pa.Re
     keys = pa.table({"dt": origin["dt"], "uid": sessions["session_uid"]})
     order = pc.sort_indices(keys, [("dt", "ascending"), ("uid", "ascending")])
     whole, whole_origin = _one_batch(sessions), _one_batch(origin)
-    if np.array_equal(order.to_numpy(), np.arange(len(order))):
+    if gather.unchanged(order):
         return whole, whole_origin
-    return whole.take(order), whole_origin.take(order)
+    return gather.take(whole, order), whole_origin.take(order)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from archived import session as archived_session
+from replays import QUESTION, as_sessions, real_records
+
+from archiver import segments
+from archiver.events import Interaction, Message, SessionRecord
+from pipelines import schema
+from pipelines.derive import actor_columns, replay, table_rows, training_rows
+
+
+def record(*interactions: Interaction, graph: object = None, **changes: object) -> SessionRecord:
+    values = {"user_id": "ann", "language": "en", "tz_assumed": False} | changes
+    return SessionRecord(
+        session_id="s", created_at_us=0, updated_at_us=None,
+        messages=(Message("user", QUESTION, 0), Message("assistant", "42", 1)),
+        interactions=interactions, graph_state=None if graph is None else json.dumps(graph), **values,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def verdict(node: str | None, says: str, at: int = 5, **metadata: object) -> Interaction:
+    return Interaction(at, "feedback", node, None, says, json.dumps(metadata))
+
+
+GRAPH = {"nodes": {"q": {"content": QUESTION}, "a": {"content": "42", "parent": "q", "author": "m"}}}
+
+
+def test_nodes_after_replay() -> None:
+    prune, revive = (Interaction(9, action, "a") for action in ("prune", "resurrect"))
+    inject = Interaction(8, "inject", "h", "42!", None, '{"parent_id": "a"}')
+    rows = table_rows(segments.records_to_batch([record(prune, revive, inject, verdict("a", "partial"), graph=GRAPH)]))
+    assert rows.nodes.schema == schema.NODES.schema
+    assert rows.nodes.drop(["session_uid", "session_id", "user_id"]).to_pylist() == [
+        {
+            "node_id": "a", "parent_ids": ["q"], "depth": 1, "content": "42", "author": "m", "status": "active",
+            "injected": False, "n_prune": 1, "n_resurrect": 1, "n_correct": 0, "n_incorrect": 0, "n_partial": 1,
+            "label": "partial",
+        },
+        {
+            "node_id": "h", "parent_ids": ["a"], "depth": 2, "content": "42!", "author": "human", "status": "active",
+            "injected": True, "n_prune": 0, "n_resurrect": 0, "n_correct": 0, "n_incorrect": 0, "n_partial": 0,
+            "label": None,
+        },
+        {
+            "node_id": "q", "parent_ids": [], "depth": 0, "content": QUESTION, "author": None, "status": "active",
+            "injected": False, "n_prune": 0, "n_resurrect": 0, "n_correct": 0, "n_incorrect": 0, "n_partial": 0,
+            "label": None,
+        },
+    ]  # fmt: skip
+    assert (rows.n_nodes.to_pylist(), rows.graph_format.to_pylist()) == ([3], ["node_dict"])
+
+
+def test_feedback_in_long_form() -> None:
+    acts = [
+        verdict("a", "incorrect", 5, actor="human:bob"),
+        verdict("a", "correct", 6, actor="human:bob", context={"k": [1]}),
+        verdict(None, "correct", 7, actor="auto:x", annotator="eve"),
+        verdict("lost", "partial", 8, level="style", actor="robot"),
+        Interaction(9, "feedback", "a", None, "superb"),
+    ]
+    feedback = table_rows(segments.records_to_batch([record(*acts, graph=GRAPH)])).feedback
+    assert feedback.schema == schema.FEEDBACK.schema
+    columns = ["interaction_index", "label", "score", "actor", "annotator", "actor_kind", "level", "is_latest",
+               "node_status", "node_known", "context"]  # fmt: skip
+    assert [tuple(row.values()) for row in feedback.select(columns).to_pylist()] == [
+        (0, "incorrect", 0.0, "human:bob", None, "human", "step", False, "active", True, None),
+        (1, "correct", 1.0, "human:bob", None, "human", "step", True, "active", True, '{"k":[1]}'),
+        (2, "correct", 1.0, "eve", "eve", "auto", "answer", True, None, False, None),
+        (3, "partial", 0.5, "robot", None, "unknown", "style", True, None, False, None),
+    ]
+
+
+@pytest.mark.parametrize(("node", "level"), [("1", "answer"), ("message-0", "answer"), ("9", "step"), (None, "answer")])
+def test_level_without_a_graph(node: str | None, level: str) -> None:
+    feedback = table_rows(segments.records_to_batch([record(verdict(node, "correct"))])).feedback
+    assert feedback["level"].to_pylist() == [level]
+
+
+def test_the_latest_verdict_is_by_time_not_by_position() -> None:
+    acts = [verdict("a", "correct", 9), verdict("a", "incorrect", 5)]
+    feedback = table_rows(segments.records_to_batch([record(*acts, graph=GRAPH)])).feedback
+    assert feedback["is_latest"].to_pylist() == [True, False]
+
+
+def test_a_replaced_graph() -> None:
+    other = {"nodes": {"q": {"content": QUESTION}, "a": {"content": "43", "parent": "q"}}}
+    snapshot = Interaction(6, "graph_snapshot", None, json.dumps(GRAPH))
+    acts = [verdict("a", "correct", 5), snapshot, verdict("a", "incorrect", 7), Interaction(8, "prune", "a")]
+    rows = table_rows(segments.records_to_batch([record(*acts, graph=other)]))
+    assert rows.nodes.filter(pc.field("node_id") == "a").select(["content", "label"]).to_pylist() == [
+        {"content": "43", "label": "incorrect"}
+    ]
+    assert rows.feedback.select(["is_latest", "node_status"]).to_pylist() == [
+        {"is_latest": True, "node_status": "active"},
+        {"is_latest": True, "node_status": "pruned"},
+    ]
+
+
+def test_rows_are_aligned_with_the_batch_whatever_its_slice() -> None:
+    records = [archived_session(n) for n in range(60)]
+    batch = segments.records_to_batch(records)
+    whole, part = table_rows(batch), table_rows(batch.slice(20, 30))
+    assert part.n_nodes == whole.n_nodes[20:50]
+    assert part.graph_format == whole.graph_format[20:50]
+    wanted = pa.array([r.session_uid for r in records[20:50]])
+    for name in ("nodes", "feedback"):
+        every = getattr(whole, name)
+        assert getattr(part, name) == every.filter(pc.is_in(every["session_uid"], wanted))
+        assert getattr(part, name).num_rows > 0
+
+
+def test_an_empty_batch() -> None:
+    rows = table_rows(segments.records_to_batch([]))
+    assert (rows.nodes.num_rows, rows.feedback.num_rows, len(rows.n_nodes)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "user", "expected"),
+    [
+        ("{}", None, ("human", "human")),
+        ("{}", "u1", ("human:u1", "human")),
+        ('{"actor": "human"}', "u1", ("human", "human")),
+        ('{"actor": "auto:tests"}', "u1", ("auto:tests", "auto")),
+        ('{"actor": "robot"}', None, ("robot", "unknown")),
+        ('{"actor": "agent:x", "annotator": "eve"}', None, ("eve", "agent")),
+        ('{"annotator": 7}', None, ("7", "human")),
+        ("[]", None, ("human", "human")),
+        ("no json", None, ("human", "human")),
+        (None, None, ("human", "human")),
+    ],
+)
+def test_who_acted(metadata: str | None, user: str | None, expected: tuple[str, str]) -> None:
+    actor, kind = actor_columns(pa.array([metadata], pa.string()), pa.array([user], pa.string()))
+    assert (actor.to_pylist()[0], kind.to_pylist()[0]) == expected
+
+
+@pytest.mark.realdata
+def test_tables_and_training_rows_agree() -> None:
+    records, _ = zip(*real_records("sessions"), strict=True)
+    some = [r for r in records if r.graph_state][::7]
+    rows = table_rows(segments.records_to_batch(some))
+    nodes = {(r["session_uid"], r["node_id"]): r for r in rows.nodes.to_pylist()}
+    for one in as_sessions(some):
+        for row in training_rows(one).rows:
+            values = row.values
+            if row.set_name == "preferences":
+                chosen, rejected = (nodes[one.session_uid, values[name]] for name in ("chosen_node", "rejected_node"))
+                assert chosen["status"] == "active"
+                assert chosen["parent_ids"][0] == rejected["parent_ids"][0]
+            if row.set_name == "unpaired":
+                assert nodes[one.session_uid, values["node_id"]]["label"] == (
+                    "correct" if values["label"] else "incorrect"
+                )
+            for step, label in zip(values.get("node_refs", ()), values.get("labels", ()), strict=True):
+                node = nodes[one.session_uid, step]
+                assert label == (node["label"] == "correct" or (node["label"] is None and node["injected"]))
+    assert rows.feedback.num_rows == sum(len(replay(one).events) for one in as_sessions(some))
