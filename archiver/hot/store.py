@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar, get_args
 
-from archiver.errors import StorageError
+from archiver.errors import InputError, StorageError
 from archiver.events import SessionRecord
 from archiver.hot import lifecycle
 from archiver.hot.claims import Claims
@@ -20,6 +20,8 @@ from archiver.hot.database import Database
 from archiver.hot.rows import SessionRow
 from archiver.hot.spool import Spool
 from archiver.settings import Durability, HotSettings
+
+_LEVELS: Final = get_args(Durability)
 
 T = TypeVar("T")
 
@@ -45,16 +47,23 @@ class HotStore:
         """Open the store that the section ``[hot]`` names."""
         return cls(settings.path, durability=settings.durability, busy_timeout_seconds=settings.busy_timeout_seconds)
 
+    def level(self, durability: Durability | None) -> Durability:
+        """The durability of a call: as asked, else the store's."""
+        level = durability or self.durability
+        if level not in _LEVELS:
+            raise InputError(f"durability is {level!r}, permitted are {', '.join(_LEVELS)}", operation="write")
+        return level
+
     def run(self, work: Callable[[sqlite3.Connection], T], *, durability: Durability | None = None) -> T:
         """Run ``work`` in a write transaction (grouped with other callers') and return its result when durable.
 
         ``work`` may run in another thread, must not block, and is undone as a whole if it raises.
         """
-        return (self._database or self._open_database()).run(work, durability or self.durability)
+        return (self._database or self._open_database()).run(work, self.level(durability))
 
     def transaction(self, *, durability: Durability | None = None) -> AbstractContextManager[sqlite3.Connection]:
         """A write transaction of its own: BEGIN IMMEDIATE behind the gate, COMMIT at the end, then durable."""
-        return (self._database or self._open_database()).transaction(durability or self.durability)
+        return (self._database or self._open_database()).transaction(self.level(durability))
 
     def reader(self) -> AbstractContextManager[sqlite3.Connection]:
         """A read transaction on one of three pooled connections. Keep it short: it holds the WAL back."""
@@ -106,7 +115,7 @@ class HotStore:
 
     def settle(self, durability: Durability | None = None) -> None:
         """Give everything committed so far this durability: lets a caller commit under a lock and wait outside."""
-        (self._database or self._open_database()).settle(durability or self.durability)
+        (self._database or self._open_database()).settle(self.level(durability))
 
     def flush(self) -> None:
         """Return when everything committed so far survives power loss."""

@@ -84,9 +84,10 @@ class Keeper:
                 lambda connection: live.append(connection, session_id, event, now_us), durability=durability
             )
         else:
+            level = self._hot.level(durability)
             done = self._append_to_object(session_id, event, now_us)
             if done is not None:
-                self._hot.settle(durability)
+                self._hot.settle(level)
         if done is None:
             self.change(session_id, Changes(events=[event]), now_us, durability)
 
@@ -112,13 +113,14 @@ class Keeper:
         An expired session lives again by it; an archived one is restored first. UnknownSessionError
         for an id never seen or closed.
         """
+        level = self._hot.level(durability)
         with self._objects.using(session_id) as tracked, tracked.lock if tracked else contextlib.nullcontext():
             if not self._write(session_id, tracked, extra, now_us, take_on=False):
                 self._revive(session_id, now_us)
                 same = tracked if tracked is not None and self._follows(tracked, session_id) else None
                 if not self._write(session_id, same, extra, now_us, take_on=True):
                     raise unknown_session(session_id)
-        self._hot.settle(durability)
+        self._hot.settle(level)
 
     def _write(self, session_id: str, tracked: Tracked | None, extra: Changes, now_us: int, *, take_on: bool) -> bool:
         """One try; False if the session has no live row, or one on loan that may not be written yet."""

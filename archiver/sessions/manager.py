@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from archiver.errors import InputError
 from archiver.events import check_id, check_verdict, format_time, parse_time
 from archiver.hot import HotStore, reading
 from archiver.hot.rows import Changes, NewEvent
@@ -44,7 +45,7 @@ class SessionManager:
         session_max_age_hours: Without activity for so long a session has expired; 0: at once.
         durability: What a call survives when it returns (``process``, ``interval``, ``power``);
             feedback, prune, inject and resurrect are ``power`` unless the call says otherwise.
-        settings: Everything else; absent: the environment's.
+        settings: All settings, instead of the arguments above; absent: the environment's.
         clock: Microseconds since 1970-01-01 UTC.
     """
 
@@ -58,9 +59,13 @@ class SessionManager:
         settings: Settings | None = None,
         clock: Callable[[], int] = wall_clock_us,
     ) -> None:
-        self.settings = _effective(
-            settings or load_settings(), sessions_dir, max_sessions, session_max_age_hours, durability
-        )
+        given = {
+            "path": sessions_dir,
+            "max_sessions": max_sessions,
+            "session_max_age_hours": session_max_age_hours,
+            "durability": durability,
+        }
+        self.settings = _effective(settings, given)
         hot = self.settings.hot
         self.sessions_dir = hot.path
         self.max_sessions = hot.max_sessions
@@ -344,20 +349,18 @@ class SessionManager:
         self._keeper.change(session_id, changes, self._clock(), durability)
 
 
-def _effective(
-    settings: Settings,
-    sessions_dir: str | Path | None,
-    max_sessions: int | None,
-    max_age_hours: float | None,
-    durability: Durability | None,
-) -> Settings:
-    """The settings with the arguments put in; an explicit directory without a storage has its lake beside it."""
-    given = {
-        "path": None if sessions_dir is None else Path(sessions_dir), "max_sessions": max_sessions,
-        "session_max_age_hours": max_age_hours, "durability": durability,
-    }  # fmt: skip
-    values = settings.model_dump(exclude_unset=True)
-    values.setdefault("hot", {}).update({k: v for k, v in given.items() if v is not None})
-    if sessions_dir is not None and "url" not in values.get("storage", {}):
-        values.setdefault("storage", {})["url"] = f"file:{Path(sessions_dir).absolute().parent / 'lake'}"
-    return Settings(**values)
+def _effective(settings: Settings | None, given: Mapping[str, Any]) -> Settings:
+    """These settings, or the environment's with the arguments put in; an explicit directory has its lake beside it."""
+    flags: dict[str, Any] = {f"hot.{name}": value for name, value in given.items() if value is not None}
+    if settings is not None:
+        if flags:
+            raise InputError(
+                f"settings and {', '.join(flags)} are given both", operation="open manager",
+                hint="put the values into the settings",
+            )  # fmt: skip
+        return settings
+    found = load_settings(flags=flags)
+    if "hot.path" in flags and "url" not in found.storage.model_fields_set:
+        lake = found.hot.path.absolute().parent / "lake"
+        found = load_settings(flags={**flags, "storage.url": f"file:{lake}"})
+    return found
