@@ -278,12 +278,12 @@
     const most = Math.max(1, ...set.left_out.map(([, , n]) => n));
     const funnel = [
       { title: "stage", cell: ([name]) => name },
-      { title: "", className: "plotcell", cell: ([, n, whole]) => bar([[whole ? n / whole : 0, "kept"]]) },
+      { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: ([, n, whole]) => bar([[whole ? n / whole : 0, "kept"]]) },
       { title: "count", number: true, cell: ([, n, whole]) => [format.count(n), n < whole ? el("small", {}, format.percent(n / whole)) : null].filter(Boolean) },
     ];
     const reasons = [
       { title: "reason", cell: ([, reason]) => el("code", {}, foreign(reason)) },
-      { title: "", className: "plotcell", cell: ([, , n]) => bar([[n / most, "rejected"]]) },
+      { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: ([, , n]) => bar([[n / most, "rejected"]]) },
       { title: "what", cell: ([stage]) => stage },
       { title: "count", number: true, cell: ([, , n]) => format.count(n) },
     ];
