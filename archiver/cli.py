@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from archiver import archive, doctor, importer, service
+from archiver.console import Console
 from archiver.errors import UnknownSessionError
 from archiver.events import format_time
 from archiver.hot import HotStore
@@ -26,7 +27,7 @@ from archiver.program import (
     per_second,
     plural,
 )
-from archiver.sessions import SessionManager
+from archiver.sessions import Session, SessionManager
 from archiver.settings import Settings
 
 commands = typer.Typer()
@@ -202,21 +203,18 @@ def sessions_list(
     program.console.result({"sessions": found})
 
 
-@sessions_app.command("show")
-def sessions_show(
-    context: typer.Context,
-    session_id: Annotated[str, typer.Argument(metavar="ID")],
-    hot: HotOption = None,
-    storage: StorageOption = None,
-) -> None:
-    """Show one session, live or archived: its conversation and what was done to its graph."""
-    program: Program = context.obj
-    with SessionManager.from_settings(_settings(context, hot, storage)) as manager:
+def find_session(settings: Settings, session_id: str) -> Session:
+    """The session, live or else archived, without restoring it; UnknownSessionError if there is none."""
+    with SessionManager.from_settings(settings) as manager:
         session = manager.peek(session_id)
     if session is None:
         raise UnknownSessionError("no such session, live or archived", operation="show", key=session_id)
-    console = program.console
-    console.line(f"{session.get_title(80)}", style="bold")
+    return session
+
+
+def print_session(console: Console, session: Session) -> None:
+    """Print its conversation, then what was done to its graph."""
+    console.line(session.get_title(80), style="bold")
     console.line(f"{session.session_id}  created {session.created_at}  updated {session.updated_at}")
     for message in session.chat_history:
         console.line()

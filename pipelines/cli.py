@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
@@ -15,14 +16,18 @@ import pyarrow.parquet as pq
 import typer
 from pyarrow import csv
 
-from archiver.cli import commands
+from archiver import erasure, service
+from archiver.cli import commands, find_session, print_session, sessions_app
 from archiver.console import Console
 from archiver.errors import InputError
 from archiver.events import us_from_datetime
+from archiver.hot import HotStore
+from archiver.legacy import parse_record
 from archiver.objects import ObjectStore, open_store
 from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, run
 from archiver.settings import Settings
 from pipelines import compaction, demo, demo_run, exports, maintenance, query, report
+from pipelines.report.session_page import session_page
 
 app = typer.Typer(
     name="sessionlake",
@@ -248,6 +253,52 @@ def maintain_(context: typer.Context, hot: HotOption = None, storage: StorageOpt
     program.console.result(report)
 
 
+@app.command("erase")
+def erase_(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="everything of this user")] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="every conversation under this session id")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, touch nothing")] = False,
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Erase a user or a session everywhere: live rows, segments with all object versions, tables, exports."""
+    program, settings, store = _open(context, hot, storage)
+    with HotStore.from_settings(settings.hot) as opened:
+        plan = erasure.plan_erasure(opened, store, user_id=user, session_id=session, now_us=now_us())
+        if dry_run:
+            _show_erasure(program, "would go", plan.live_sessions, plan.segments, {}, ())
+            program.console.result({**asdict(plan), "dry_run": True})
+            return
+        receipt = erasure.erase(
+            opened, store, plan, push=lambda: service.sweep(opened, store, settings, now_us=now_us())
+        )
+    exported = exports.erase(store, maintenance.covered_uids(store))
+    tables = maintenance.erase(store, settings, now_us=now_us())
+    _show_erasure(program, "gone", receipt.live_sessions, receipt.segments, tables.rows_removed, exported)
+    for archiver_id in receipt.pending_archivers:
+        program.console.problem(f"archiver {archiver_id} has not acknowledged yet: its next sweep will")
+    program.console.result(
+        {**asdict(receipt), "tables": asdict(tables), "exports": exported, "complete": receipt.complete}
+    )
+    raise typer.Exit(ExitCode.DONE if receipt.complete else ExitCode.PARTLY)
+
+
+def _show_erasure(
+    program: Program,
+    verb: str,
+    live: int,
+    segments: Mapping[str, int],
+    rows: Mapping[str, int],
+    exported: Sequence[str],
+) -> None:
+    what = [("live store", plural(live, "session"))]
+    what += [(key, plural(n, "session")) for key, n in segments.items()]
+    what += [(f"table {name}", plural(n, "row")) for name, n in rows.items() if n]
+    what += [(key, "the whole export, it held the sessions") for key in exported]
+    program.console.table(("where", verb), what)
+
+
 @app.command("report")
 def report_(
     context: typer.Context,
@@ -262,6 +313,25 @@ def report_(
     out.write_bytes(page)
     program.console.line(f"{out} ({human_bytes(len(page))}): open it in a browser, it needs no network")
     program.console.result({"file": out, "bytes": len(page)})
+
+
+@sessions_app.command("show")
+def sessions_show(
+    context: typer.Context,
+    session_id: Annotated[str, typer.Argument(metavar="ID")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page with the graph drawn instead")] = None,
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Show one session, live or archived: its conversation and what was done to its graph."""
+    program: Program = context.obj
+    session = find_session(program.settings({"hot.path": hot, "storage.url": storage}), session_id)
+    if html is None:
+        print_session(program.console, session)
+    else:
+        html.write_bytes(session_page(parse_record(session.to_dict())))
+        program.console.line(f"{html}: open it in a browser, it needs no network")
+        program.console.result({"file": html})
 
 
 @app.command()

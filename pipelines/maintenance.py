@@ -113,6 +113,14 @@ def covered_sessions(store: ObjectStore, version: LakeVersion, ledger: Ledger) -
     return found
 
 
+def covered_uids(store: ObjectStore) -> frozenset[str]:
+    """Every session in the current tables that a tombstone covers."""
+    if not lake.exists(store):
+        return frozenset()
+    covered = covered_sessions(store, lake.current(store), archive.tombstones(store))
+    return frozenset().union(*covered.values())
+
+
 def erase(store: ObjectStore, settings: Settings, *, now_us: int) -> EraseReport:
     """Take every session that a tombstone covers out of all tables, and remove every superseded file at once.
 
