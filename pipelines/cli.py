@@ -104,16 +104,33 @@ def compact(
     workers: Annotated[
         int | None, typer.Option(min=0, help="processes; 0: one a core [setting runner.workers]")
     ] = None,
+    accept_gap: Annotated[
+        str | None, typer.Option(metavar="ARCHIVER:SEQ", help="pass a segment that is lost for good; needs --reason")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="why, kept in the archive")] = None,
     hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Bring new segments of the archive into the tables."""
     flags = {"runner.kind": runner, "runner.workers": workers}
     program, settings, store = _open(context, hot, storage, **flags)
+    if accept_gap is not None:
+        _accept_gap(program, store, accept_gap, reason)
     with program.console.progress("compacting segments") as progress:
         report = compaction.compact(store, settings, now_us=now_us(), progress=progress)
     _show_compaction(program, report)
     raise typer.Exit(ExitCode.PARTLY if report.incomplete else ExitCode.DONE)
+
+
+def _accept_gap(program: Program, store: ObjectStore, place: str, reason: str | None) -> None:
+    archiver_id, _, sequence = place.rpartition(":")
+    if not (archiver_id and sequence.isdecimal() and reason):
+        raise InputError(
+            "write it as ARCHIVER:SEQ, with --reason TEXT", operation="compact", key=f"--accept-gap {place}",
+            hint="compact names the gap in this form",
+        )  # fmt: skip
+    compaction.accept_gap(store, archiver_id, int(sequence), reason=reason, now_us=now_us())
+    program.console.line(f"passed for good: {place} ({reason})")
 
 
 def _show_compaction(program: Program, report: compaction.CompactReport) -> None:
@@ -354,6 +371,13 @@ def bench(
         command = [sys.executable, str(directory / f"{name}.py"), *(["--quick"] if quick else [])]
         if subprocess.run(command, check=False).returncode:  # noqa: S603  our own file, no user text
             raise typer.Exit(ExitCode.FAILED)
+
+
+_ORDER = (
+    "demo", "import", "sweep", "status", "verify", "erase", "compact", "query", "sql", "export", "report", "maintain",
+    "doctor", "bench",
+)  # fmt: skip
+app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name or command.callback.__name__)))  # type: ignore[union-attr]
 
 
 def main() -> None:

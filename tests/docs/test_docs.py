@@ -90,7 +90,8 @@ def test_every_block_of_the_readme_runs(after_demo):
     version = re.search(r"exports/preferences/(v\d+-[0-9a-f]+)", done.stdout)[1]
     ran = subprocess.run(
         [sys.executable, "-c", second.replace("VERSION", version)],
-        cwd=directory, env={**environment, "HF_HOME": str(directory / "hf")}, capture_output=True, text=True, check=False,
+        env={**environment, "HF_HOME": str(directory / "hf")},
+        cwd=directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert "'prompt', 'chosen', 'rejected'" in ran.stdout
