@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import re
 import threading
 from pathlib import Path
 from typing import Final
 
 from archiver.errors import SettingsError, StorageError, StoreBusyError
 
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how /proc/self/mounts writes a blank
 _NETWORK_FILESYSTEMS: Final = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "glusterfs",
     "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs",
@@ -123,7 +125,7 @@ def refuse_network_filesystem(directory: Path, mounts: Path = Path("/proc/self/m
     found = (Path("/"), "")
     for line in lines:
         mount_point, kind = line.split()[1:3]
-        point = Path(mount_point.encode().decode("unicode_escape"))
+        point = Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), mount_point))
         if resolved.is_relative_to(point) and len(point.parts) >= len(found[0].parts):
             found = (point, kind)
     if found[1] in _NETWORK_FILESYSTEMS:
