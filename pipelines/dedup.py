@@ -113,6 +113,8 @@ def kept_rows(
     connection: duckdb.DuckDBPyConnection, columns: Iterable[str], split: str, *, batch_rows: int = 4096
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a split that :func:`decide` kept, in the order of row_id; the sort spills to disk."""
+    if connection.execute("SELECT count(*) FROM rows_").fetchall() == [(0,)]:
+        return  # without rows there was no file to take the columns from
     wanted = ", ".join(f'"{column}"' for column in columns)
     query = f"SELECT {wanted} FROM rows_ ANTI JOIN dropped USING (row_id) WHERE split_ = ? ORDER BY row_id"  # noqa: S608
     batches: Any = connection.sql(query, params=[split]).to_arrow_reader(batch_rows)
