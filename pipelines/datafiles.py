@@ -60,8 +60,9 @@ def stage(
     data, n_rows, stats = _encode(dataset, rows)
     if not n_rows:
         return None
-    digest = hashlib.sha256(task.encode() + b"\x1f" + data).hexdigest()[:24]
-    path = f"data/dt={dt}/part-{run:010d}-{digest}.parquet"
+    digest = hashlib.sha256(task.encode() + b"\x1f")
+    digest.update(data)
+    path = f"data/dt={dt}/part-{run:010d}-{digest.hexdigest()[:24]}.parquet"
     token = store.stage(f"{PREFIX}/{dataset.name}/{path}", data)
     return StagedFile(dataset.name, path, token, Addition(path, dt, len(data), json.dumps(stats)), n_rows)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -30,6 +29,8 @@ from pipelines.schema import COMMIT_ORDER, TABLES, table_with_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow.dataset as pads  # at run time only where a dataset is made: it imports pandas where there is one
 
 PREFIX: Final = "tables"
 RUN_APP: Final = "run"

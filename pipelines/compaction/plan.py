@@ -147,18 +147,18 @@ def _read_one(store: ObjectStore, ref: SegmentRef) -> SegmentKeys:
 
 
 def cut_tasks(segment_keys: Sequence[SegmentKeys], task_bytes: int) -> list[list[Part]]:
-    """Consecutive row groups of about ``task_bytes`` each, at least one per task."""
+    """Consecutive row groups of up to ``task_bytes``, at least one per task."""
     tasks: list[list[Part]] = [[]]
-    room = task_bytes
+    held = 0
     for segment in segment_keys:
         start = 0
         for i, (_, size) in enumerate(segment.row_groups):
-            if size > room and room < task_bytes:
+            if held and held + size > task_bytes:
                 if i > start:
                     tasks[-1].append(Part(segment.ref, start, i))
                 tasks.append([])
-                start, room = i, task_bytes
-            room -= size
+                start, held = i, 0
+            held += size
         if len(segment.row_groups) > start:
             tasks[-1].append(Part(segment.ref, start, None))
     return [parts for parts in tasks if parts]

@@ -20,8 +20,6 @@ from pipelines.derive import TableRows
 from pipelines.schema import INTERACTIONS, MESSAGES_TABLE, SCHEMA_VERSION, SESSIONS
 
 TITLE_CHARS: Final = 80
-_MESSAGE_TEXTS: Final = ("role", "content", "language")
-_INTERACTION_TEXTS: Final = ("action_type", "node_id", "content", "feedback", "metadata")
 
 Ints = npt.NDArray[np.int64]
 
@@ -81,8 +79,11 @@ def _actors(metadata: pa.Array, user_ids: pa.Array, parent: pa.Array) -> tuple[p
     if not pc.any(named).as_py():
         return actor, kind
     found = derive.actor_columns(metadata.filter(named), user_ids.take(parent.filter(named)))
-    plain = [column.cast(pa.string()) for column in (actor, kind)]
-    return tuple(pc.replace_with_mask(old, named, new) for old, new in zip(plain, found, strict=True))  # type: ignore[return-value]
+    text = pa.string()
+    return (
+        pc.replace_with_mask(actor.cast(text), named, found[0]),
+        pc.replace_with_mask(kind.cast(text), named, found[1]),
+    )
 
 
 def sessions(batch: pa.RecordBatch, derived: TableRows, origin: pa.RecordBatch, salt: str) -> pa.Table:
@@ -118,50 +119,56 @@ def sessions(batch: pa.RecordBatch, derived: TableRows, origin: pa.RecordBatch, 
 def prefix_digests(batch: pa.RecordBatch, n_messages: Ints, n_interactions: Ints) -> list[str]:
     """Digest of each session's first messages and interactions: equal if and only if these are.
 
-    sha256 over their times, text lengths (-1: null) and texts, column by column, straight from Arrow's
-    buffers: about 3 µs a session beside the hashing itself.
+    sha256 over their times, lengths (-1: null) and short texts' digests as numbers, then over each long
+    text column, straight from Arrow's buffers: about 3 µs a session beside the hashing itself.
     """
-    turns = _EventBytes(batch.column("messages"), _MESSAGE_TEXTS)
-    acts = _EventBytes(batch.column("interactions"), _INTERACTION_TEXTS)
-    digests = []
-    for row, (m, i) in enumerate(zip(n_messages.tolist(), n_interactions.tolist(), strict=True)):
-        digest = hashlib.sha256(b"%d,%d;" % (m, i))
-        turns.update(digest, row, m)
-        acts.update(digest, row, i)
-        digests.append(digest.hexdigest())
-    return digests
+    turns = _spans(batch.column("messages"), n_messages, ("role", "language"), ("content",))
+    acts = _spans(
+        batch.column("interactions"), n_interactions, ("action_type", "feedback"), ("node_id", "content", "metadata")
+    )
+    digests = [
+        hashlib.sha256(b"%d,%d;" % counts) for counts in zip(n_messages.tolist(), n_interactions.tolist(), strict=True)
+    ]
+    for data, starts, stops in (*turns, *acts):
+        for digest, start, stop in zip(digests, starts, stops, strict=True):
+            digest.update(data[start:stop])
+    return [digest.hexdigest() for digest in digests]
 
 
-class _EventBytes:
-    """The events of a list column as bytes that can be hashed by ranges of events."""
-
-    def __init__(self, lists: pa.ListArray, texts: tuple[str, ...]) -> None:
-        events = lists.flatten()
-        starts = lists.offsets.to_numpy()
-        self._starts = (starts - starts[0]).tolist()
-        facts = [events.field("created_at").cast(pa.int64()).to_numpy()]
-        self._texts = []
-        for name in texts:
-            text = events.field(name)
-            facts.append(pc.binary_length(text).fill_null(-1).to_numpy())
-            self._texts.append(_text_bytes(text))
-        self._facts = memoryview(np.stack(facts, axis=1).astype(np.int64).tobytes())
-        self._width = 8 * len(facts)
-
-    def update(self, digest: Any, row: int, count: int) -> None:
-        """Feed the first ``count`` events of a session."""
-        start = self._starts[row]
-        stop = start + count
-        digest.update(self._facts[start * self._width : stop * self._width])
-        for offsets, data in self._texts:
-            digest.update(data[offsets[start] : offsets[stop]])
+_Span = tuple[memoryview, list[int], list[int]]
 
 
-def _text_bytes(text: pa.StringArray) -> tuple[npt.NDArray[np.int32], memoryview]:
-    _, offsets, data = text.buffers()
+def _spans(lists: pa.ListArray, counts: Ints, short: tuple[str, ...], long: tuple[str, ...]) -> list[_Span]:
+    """The bytes of each session's first ``counts`` events: (buffer, starts, stops), facts first, then long texts."""
+    events = lists.flatten()
+    first = lists.offsets.to_numpy()[:-1].astype(np.int64) - lists.offsets[0].as_py()
+    last = first + counts
+    facts = [events.field("created_at").cast(pa.int64()).to_numpy()]
+    facts += [_tags(events.field(name)) for name in short]
+    facts += [pc.binary_length(events.field(name)).fill_null(-1).to_numpy() for name in long]
+    width = 8 * len(facts)
+    packed = memoryview(np.stack(facts, axis=1).astype("<i8").tobytes())
+    spans: list[_Span] = [(packed, (first * width).tolist(), (last * width).tolist())]
+    for name in long:
+        offsets, data = _text_bytes(events.field(name))
+        spans.append((data, offsets[first].tolist(), offsets[last].tolist()))
+    return spans
+
+
+def _tags(texts: pa.StringArray) -> Ints:
+    """A 64-bit digest for each text, 0 for null: for columns of few distinct values."""
+    codes = texts.dictionary_encode()
+    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in codes.dictionary.to_pylist()]
+    tags = np.frombuffer(b"".join([*digests, bytes(8)]), "<i8")
+    found: Ints = tags[codes.indices.fill_null(len(digests)).to_numpy()]
+    return found
+
+
+def _text_bytes(texts: pa.StringArray) -> tuple[npt.NDArray[np.int32], memoryview]:
+    _, offsets, data = texts.buffers()
     if offsets is None:
         return np.zeros(1, np.int32), memoryview(b"")
-    found = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+    found = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     return found, memoryview(data) if data is not None else memoryview(b"")
 
 

@@ -72,47 +72,43 @@ class MapResult:
 
 def map_parts(task: MapTask) -> MapResult:
     """Read, derive, write and stage; nothing becomes visible. Memory: a few times the task's bytes."""
-    tables, origins = [], []
+    tables: list[pa.Table] = []
+    origins: list[pa.Table] = []
     for part in task.parts:
         try:
-            table = _read(task.store, part)
+            table = _read(task.store, part.part)
         except CorruptDataError as error:
             return MapResult(gap=Gap(part.part.ref, "damaged", str(error)))
+        origins.append(_origin(part, table, sum(t.num_rows for t in tables)))
         tables.append(table)
-        origins.append(_origin(part, table))
-    sessions, origin = _sorted(pa.concat_tables(tables), pa.concat_tables(origins))
-    return _stage_all(task, sessions, origin)
+    return _stage_all(task, *_sorted(pa.concat_tables(tables), pa.concat_tables(origins)))
 
 
-def _read(store: ObjectStore, part: ChosenPart) -> pa.Table:
-    ref = part.part.ref
-    file = archive.open_bytes(store.get(ref.key), ref)
-    stop = file.num_row_groups if part.part.stop is None else min(part.part.stop, file.num_row_groups)
-    batches = segments.read_batches(file, key=ref.key, row_groups=range(part.part.start, stop))
-    table = pa.Table.from_batches(batches, segments.SCHEMA)
-    if part.chosen.num_rows == table.num_rows:
-        return table
-    return table.take(part.chosen["row"])
+def _read(store: ObjectStore, part: Part) -> pa.Table:
+    file = archive.open_bytes(store.get(part.ref.key), part.ref)
+    stop = file.num_row_groups if part.stop is None else min(part.stop, file.num_row_groups)
+    batches = segments.read_batches(file, key=part.ref.key, row_groups=range(part.start, stop))
+    return pa.Table.from_batches(batches, segments.SCHEMA)
 
 
-def _origin(part: ChosenPart, table: pa.Table) -> pa.Table:
-    count = part.chosen.num_rows
+def _origin(part: ChosenPart, table: pa.Table, before: int) -> pa.Table:
+    """What is known of the rows that count; ``row`` now counts over the whole task, where ``before`` rows precede."""
+    count, row = part.chosen.num_rows, part.chosen["row"]
     added = [
         pa.repeat(part.part.ref.key, count),
         pa.repeat(part.sha256, count),
-        dates(table["created_at"]),
+        dates(table["created_at"].take(row)),
     ]
-    return pa.Table.from_arrays([*part.chosen.columns, *added], schema=ORIGIN)
+    return pa.Table.from_arrays([pc.add(row, before), *part.chosen.columns[1:], *added], schema=ORIGIN)
 
 
 def _sorted(sessions: pa.Table, origin: pa.Table) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Both by date, then session_uid, each as one batch."""
-    keys = pa.table({"dt": origin["dt"], "uid": sessions["session_uid"]})
+    """The sessions that count, by date, then session_uid, and what is known of them, each as one batch."""
+    keys = pa.table({"dt": origin["dt"], "uid": sessions["session_uid"].take(origin["row"])})
     order = pc.sort_indices(keys, [("dt", "ascending"), ("uid", "ascending")])
-    whole, whole_origin = _one_batch(sessions), _one_batch(origin)
-    if gather.unchanged(order):
-        return whole, whole_origin
-    return gather.take(whole, order), whole_origin.take(order)
+    of_rows = _one_batch(origin).take(order)
+    whole, wanted = _one_batch(sessions), of_rows.column("row")
+    return (whole if gather.unchanged(wanted, len(whole)) else gather.take(whole, wanted)), of_rows
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -136,13 +136,16 @@ def _session(store: ObjectStore, ref: SegmentRef, record: SessionRecord, one: de
 
 def _prefix(record: SessionRecord) -> str:
     digest = hashlib.sha256(f"{len(record.messages)},{len(record.interactions)};".encode())
-    turns = [(m.created_at_us, m.role, m.content, m.language) for m in record.messages]
-    acts = [(i.created_at_us, i.action_type, i.node_id, i.content, i.feedback, i.metadata) for i in record.interactions]
+    turns = [(m.created_at_us, (m.role, m.language), (m.content,)) for m in record.messages]
+    acts = [
+        (i.created_at_us, (i.action_type, i.feedback), (i.node_id, i.content, i.metadata)) for i in record.interactions
+    ]
     for events in (turns, acts):
-        for when, *texts in events:
-            lengths = [-1 if text is None else len(text.encode()) for text in texts]
-            digest.update(struct.pack(f"<q{len(lengths)}q", when, *lengths))
-        for column in list(zip(*events, strict=True))[1:]:
+        for when, short, long in events:
+            tags = [bytes(8) if text is None else hashlib.sha256(text.encode()).digest()[:8] for text in short]
+            lengths = [-1 if text is None else len(text.encode()) for text in long]
+            digest.update(struct.pack("<q", when) + b"".join(tags) + struct.pack(f"<{len(lengths)}q", *lengths))
+        for column in zip(*(long for _, _, long in events), strict=True):
             digest.update("".join(text or "" for text in column).encode())
     return digest.hexdigest()
 
