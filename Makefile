@@ -35,6 +35,7 @@ check: $(VENV)/.dev  ## formatting, lint, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## reproduce every performance claim, peers side by side
