@@ -7,7 +7,7 @@ every graph can be drawn. No recursion: a graph may be deeper than Python's stac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -34,11 +34,7 @@ def layout(parents: Mapping[str, Sequence[str]]) -> Layout:
     In a graph with more leaves than layers small branches come first, so that siblings stay together;
     else children keep the order of the graph.
     """
-    known = {node: [p for p in names if p in parents and p != node] for node, names in parents.items()}
-    children: dict[str, list[str]] = {node: [] for node in parents}
-    for node, names in known.items():
-        if names:
-            children[names[0]].append(node)
+    known, children = _linked(parents)
     forest = _forest(known, children)
     places = _places(forest)
     if _extent(places)[0] > _extent(places)[1]:
@@ -69,16 +65,29 @@ def _forest(
 
 
 def _places(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, tuple[int, int]]:
-    """Depth-first order: a first child stays in its parent's column, every later one opens a new column."""
+    """A first child stays in its parent's column; a later one goes to the first that its whole branch has free."""
+    heights = _heights(forest)
+    free = [0] * (max((depth for _, depth in forest.values()), default=-1) + 1)
     places: dict[str, tuple[int, int]] = {}
-    parents_met: set[str | None] = {None}
-    column = -1
+    met: set[str] = set()
     for node, (parent, depth) in forest.items():
-        if parent in parents_met:
-            column += 1
-        parents_met.add(parent)
+        if parent is not None and parent not in met:
+            column = places[parent][0]
+            met.add(parent)
+        else:
+            column = max(free[depth : depth + heights[node]])
+        free[depth] = column + 1
         places[node] = (column, depth)
     return places
+
+
+def _heights(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, int]:
+    """Layers of the branch that starts at each node."""
+    heights = dict.fromkeys(forest, 1)
+    for node, (parent, _) in reversed(list(forest.items())):
+        if parent is not None:
+            heights[parent] = max(heights[parent], heights[node] + 1)
+    return heights
 
 
 def _extent(places: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
@@ -97,6 +106,15 @@ def _sizes(forest: Mapping[str, tuple[str | None, int]]) -> dict[str, int]:
 
 def first_nodes(parents: Mapping[str, Sequence[str]], limit: int) -> dict[str, Sequence[str]]:
     """At most ``limit`` nodes, those nearest to a root."""
-    rows = layout(parents).places
-    kept: Iterable[str] = sorted(parents, key=lambda node: rows[node][1])[:limit]
-    return {node: parents[node] for node in kept}
+    depths = {node: depth for node, (_, depth) in _forest(*_linked(parents)).items()}
+    return {node: parents[node] for node in sorted(parents, key=depths.__getitem__)[:limit]}
+
+
+def _linked(parents: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Every node's parents that are nodes, and the children that hang under it."""
+    known = {node: [p for p in names if p in parents and p != node] for node, names in parents.items()}
+    children: dict[str, list[str]] = {node: [] for node in parents}
+    for node, names in known.items():
+        if names:
+            children[names[0]].append(node)
+    return known, children

@@ -145,7 +145,7 @@ def _acts(acts: Sequence[Act], user_id: str | None, anchors: Anchors) -> Element
     rows = [_act_row(act, user_id, anchors) for act in acts]
     heads = ("#", "Time (UTC)", "Action", "Who", "Node", "Verdict", "Text")
     found = table("", heads, rows) if rows else element("p", {"class": "empty"}, "Nobody judged or changed anything.")
-    frame = element("div", {"class": "scroll", "role": "region", "aria-label": "Acts", "tabindex": "0"}, found)
+    frame = element("div", {"class": "scroll", "role": "region", "aria-label": "Table of acts", "tabindex": "0"}, found)
     return _section(
         "Acts", "Everything that people and programs did, in the order it was recorded.", frame, name="acts"
     )
@@ -178,7 +178,7 @@ def _nodes(states: Mapping[str, NodeState], anchors: Anchors) -> Element:
     rows = [_node_row(node_id, state, anchors) for node_id, state in states.items()]
     heads = ("Node", "Marks", "Verdicts", "Parents", "Text")
     found = table("", heads, rows, ids=[anchors[node_id] for node_id in states])
-    frame = element("div", {"class": "scroll", "role": "region", "aria-label": "Nodes", "tabindex": "0"}, found)
+    frame = element("div", {"class": "scroll", "role": "region", "aria-label": "Table of nodes", "tabindex": "0"}, found)
     lead = "The same graph as a table, after all acts. Labels rest on verdicts of people and automatic checks."
     return _section("Nodes", lead, frame, name="nodes")
 

@@ -33,6 +33,12 @@ def test_a_chain_stands_in_one_column_and_a_later_branch_beside_it() -> None:
     assert drawn.places == {"q": (0, 0), "a": (0, 1), "b": (0, 2), "c": (0, 3), "x": (1, 2)}
 
 
+def test_branches_that_do_not_meet_share_columns() -> None:
+    drawn = layout({"q": [], "a": ["q"], "b": ["a"], "c": ["a"], "d": ["a"], "pruned": ["q"], "e": ["d"], "f": ["e"]})
+    assert drawn.places["d"] == (2, 2)
+    assert drawn.places["pruned"] == (1, 1)
+
+
 def test_in_a_broad_graph_small_branches_come_first() -> None:
     parents = {"q": [], "big": ["q"], **{f"b{i}": ["big"] for i in range(4)}, "small": ["q"]}
     drawn = layout(parents)

@@ -131,6 +131,7 @@
       ["Messages", format.compact(sessions.messages), unaffected(filter, "sessions") || `${format.compact(sessions.user_messages)} by users`],
       ["Verdicts", format.compact(judged), unaffected(filter, "verdicts") || `${format.compact(verdicts.incorrect)} incorrect`],
       ["Correct", correct ? format.percent(correct.rate) : "–", correct ? `95 %: ${format.interval(correct)}` : "no verdicts"],
+      ["Nodes", format.compact(nodes.nodes), unaffected(filter, "nodes") || `${format.compact(nodes.judged)} judged`],
       ["Prunes", format.compact(acts.prune), unaffected(filter, "actions") || `${format.compact(nodes.ever_pruned)} nodes`],
       ["Injects", format.compact(acts.inject), unaffected(filter, "actions") || `${format.compact(nodes.injected)} nodes`],
       ["Resurrects", format.compact(acts.resurrect), unaffected(filter, "actions") || `${format.compact(nodes.returned)} nodes came back`],
@@ -272,7 +273,7 @@
     const stages = [
       ["Sessions read", set.sessions_read, set.sessions_read],
       ["of them with rows", set.sessions_used, set.sessions_read],
-      ["Rows made of them", made, made],
+      ["Rows made", made, made],
       ["Rows written", rows, made],
     ];
     const most = Math.max(1, ...set.left_out.map(([, , n]) => n));
