@@ -227,7 +227,7 @@ def commit(store: ObjectStore, plan: RunPlan, changes: Changes) -> bool:
         return True
     dead = _dead(store, names)
     for name in sorted(dead):
-        store.delete(name)
+        store.delete_versions(name)
     return not mine & dead
 
 

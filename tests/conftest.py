@@ -24,8 +24,8 @@ def s3_credentials() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def moto_s3(s3_credentials: None) -> Iterator[S3Server]:
-    with moto_server() as server:
+def moto_s3(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
         yield server
 
 

@@ -76,7 +76,8 @@ class ObjectStore(Protocol):
     Keys are relative to :attr:`url`: parts of ``[A-Za-z0-9._=~+@-]`` joined by ``/``, none starting with
     a dot, and none both an object and the parent of others. Any call may raise StorageError (the store
     refused or cannot be reached); a call that writes raises OutcomeUnknownError where nobody can tell
-    whether it landed. Safe for threads.
+    whether it landed. Safe for threads. Pickled, a store takes its settings to another process, never a
+    credential.
     """
 
     @property
@@ -138,12 +139,11 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def delete(self, key: str) -> None:
-        """Remove the object; no error if there is none. In a versioned bucket older versions remain."""
-        ...
-
     def delete_versions(self, key: str, *, keep_latest: bool = False) -> int:
-        """Remove every stored version of the object for good, or all but the latest; returns how many."""
+        """Remove the object for good, with every older version, or those only; returns how many.
+
+        There is no other way to delete: in a versioned bucket it would leave the bytes behind.
+        """
         ...
 
     def stage(self, key: str, data: bytes | Path) -> str:

@@ -139,10 +139,6 @@ class DirectoryStore:
                 except FileNotFoundError:  # deleted since its directory was read
                     continue
 
-    def delete(self, key: str) -> None:
-        """See ObjectStore."""
-        self.delete_versions(key)
-
     def delete_versions(self, key: str, *, keep_latest: bool = False) -> int:
         """See ObjectStore. A directory keeps one version."""
         target = self._path(key)
@@ -219,7 +215,7 @@ class DirectoryStore:
             refused = not self.replace(key, b"third", if_match="0" * 64)
             replaces = refused and self.replace(key, b"third", if_match=present) and self.get(key) == b"third"
         finally:
-            self.delete(key)
+            self.delete_versions(key)
         # head() computes the digest from the bytes that lie on the disk, so a false one is always seen
         return StoreFacts(creates_once, replaces, refuses_bad_checksum=True)
 

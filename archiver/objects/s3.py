@@ -54,6 +54,9 @@ class S3Store:
             )
         self._staging = S3Staging(self._client, bucket, self._encryption())
 
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StorageSettings]]:
+        return S3Store, (self._settings,)  # another process looks up credentials for itself
+
     @property
     def url(self) -> str:
         """``s3://bucket/prefix``."""
@@ -144,11 +147,6 @@ class S3Store:
                     key = found["Key"].removeprefix(self._prefix)
                     if is_key(key):
                         yield ObjectInfo(key, found["Size"], found["ETag"])
-
-    def delete(self, key: str) -> None:
-        """See ObjectStore."""
-        with s3_errors.translated("delete", key, writes=True):
-            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
 
     def delete_versions(self, key: str, *, keep_latest: bool = False) -> int:
         """See ObjectStore. One request to list and one to delete per 1,000 versions."""

@@ -56,7 +56,7 @@ def test_sound_archive_has_no_findings(refs: list[SegmentRef], directory_store: 
 def test_verify_works_on_every_store(hot: HotStore, any_store: ObjectStore) -> None:
     refs = archived(hot, any_store, 2)
     assert archive.verify(any_store, deep=True).ok
-    any_store.delete(refs[0].key)
+    any_store.delete_versions(refs[0].key)
     assert found(any_store) == {("gap", refs[0].key)}
 
 

@@ -256,7 +256,7 @@ def test_a_damaged_segment_is_named_and_the_others_are_erased(
     _fill(hosts, directory_store, settings)
     (ref, _), *_ = archive.list_segments(directory_store, hosts[0].archiver_id)
     data = directory_store.get(ref.key)
-    directory_store.delete(ref.key)
+    directory_store.delete_versions(ref.key)
     directory_store.create(ref.key, data[: len(data) // 2])
     receipt = _erase(hosts[0], directory_store, settings, user_id="eve")
     assert receipt.unreadable == (ref.key,)

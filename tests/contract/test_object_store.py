@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from _pytest.outcomes import Failed
+from s3_servers import SECRET_KEY
 
 from archiver.errors import ConflictError, CorruptDataError, InputError, ObjectNotFoundError
 from archiver.objects import DirectoryStore, ObjectInfo, ObjectStore
@@ -104,7 +106,7 @@ def test_replace_only_what_was_seen(any_store: ObjectStore) -> None:
 def test_replace_never_creates(any_store: ObjectStore) -> None:
     any_store.create("gone", b"x")
     seen = any_store.head("gone")
-    any_store.delete("gone")
+    any_store.delete_versions("gone")
     assert seen is not None
     assert not any_store.replace("gone", b"y", if_match=seen.etag)
     assert any_store.head("gone") is None
@@ -112,8 +114,8 @@ def test_replace_never_creates(any_store: ObjectStore) -> None:
 
 def test_delete_is_idempotent_and_frees_the_name(any_store: ObjectStore) -> None:
     any_store.create("x", b"1", metadata={"m": "old"})
-    any_store.delete("x")
-    any_store.delete("x")
+    any_store.delete_versions("x")
+    any_store.delete_versions("x")
     assert any_store.head("x") is None
     assert any_store.create("x", b"1")
     info = any_store.head("x")
@@ -161,20 +163,18 @@ def test_listing_more_than_a_page(any_store: ObjectStore) -> None:
     assert [o.key for o in any_store.list("many/", start_after="many/1001")] == keys[1002:]
 
 
-@pytest.mark.parametrize(
-    "key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a b", "ü", "a\n", "x" * 901]
-)
-def test_names_that_no_store_may_take(any_store: ObjectStore, key: str) -> None:
-    with pytest.raises(InputError):
-        any_store.create(key, b"")
-    with pytest.raises(InputError):
-        any_store.get(key)
+def test_names_that_no_store_may_take(any_store: ObjectStore) -> None:
+    for key in ("", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a b", "ü", "a\n", "x" * 901):
+        with pytest.raises(InputError):
+            any_store.create(key, b"")
+        with pytest.raises(InputError):
+            any_store.get(key)
 
 
-@pytest.mark.parametrize("metadata", [{"UPPER": "x"}, {"a": "ü"}, {"a": " x"}, {"a": "x\n"}, {"a": "x" * 2048}])
-def test_metadata_that_no_store_may_take(any_store: ObjectStore, metadata: dict[str, str]) -> None:
-    with pytest.raises(InputError):
-        any_store.create("m", b"", metadata=metadata)
+def test_metadata_that_no_store_may_take(any_store: ObjectStore) -> None:
+    for metadata in ({"UPPER": "x"}, {"a": "ü"}, {"a": " x"}, {"a": "x\n"}, {"a": "x" * 2048}):
+        with pytest.raises(InputError):
+            any_store.create("m", b"", metadata=metadata)
     assert any_store.head("m") is None
 
 
@@ -239,9 +239,16 @@ def test_url_names_the_store(any_store: ObjectStore) -> None:
     assert not any_store.url.endswith("/")
 
 
+def test_a_store_goes_to_another_process(any_store: ObjectStore) -> None:
+    any_store.create("k", b"hello")
+    pickled = pickle.dumps(any_store)
+    assert SECRET_KEY.encode() not in pickled
+    assert pickle.loads(pickled).get("k") == b"hello"
+
+
 class _Overwrites(DirectoryStore):
     def create(self, key: str, data: bytes | Path, **values: Any) -> bool:
-        self.delete(key)
+        self.delete_versions(key)
         return super().create(key, data, **values)
 
 
@@ -250,7 +257,7 @@ class _ChecksThenActs(DirectoryStore):
         if self.head(key) is not None:
             return False
         time.sleep(0.05)
-        self.delete(key)
+        self.delete_versions(key)
         super().create(key, data, **values)
         return True
 
@@ -262,7 +269,7 @@ class _ForgetsMetadata(DirectoryStore):
 
 class _ReplacesAnything(DirectoryStore):
     def replace(self, key: str, data: bytes | Path, *, if_match: str, **values: Any) -> bool:
-        self.delete(key)
+        self.delete_versions(key)
         return super().create(key, data, metadata=values.get("metadata"))
 
 
@@ -274,7 +281,7 @@ class _StagesInSight(DirectoryStore):
 
 class _PublishesOverAnything(DirectoryStore):
     def publish(self, key: str, token: str) -> None:
-        self.delete(key)
+        self.delete_versions(key)
         super().publish(key, token)
 
 

@@ -19,7 +19,7 @@ from archiver.objects import DirectoryStore
 from archiver.settings import Settings
 from pipelines import compaction, lake, maintenance
 
-EFFECTS = ("create", "replace", "stage", "publish", "discard", "delete", "delete_versions")
+EFFECTS = ("create", "replace", "stage", "publish", "discard", "delete_versions")
 SETTINGS = Settings(runner={"workers": 1})
 
 

@@ -1,4 +1,4 @@
-"""Real S3 servers on loopback ports for tests: moto (in this process) and SeaweedFS (its own process)."""
+"""S3 servers on loopback ports for tests, each in its own process: moto, and SeaweedFS where it must be real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 from archiver.settings import StorageSettings
 
@@ -71,15 +70,12 @@ class S3Server:
 
 
 @contextmanager
-def moto_server() -> Iterator[S3Server]:
+def moto_server(directory: Path) -> Iterator[S3Server]:
     """Moto: conditions and versions, but no integrity and no authentication; nothing may be concluded about those."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield _with_buckets(S3Server("moto", f"http://{host}:{port}"))
-    finally:
-        server.stop()
+    (port,) = _free_ports(1)
+    arguments = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(arguments, directory / "moto.log", f"http://127.0.0.1:{port}/moto-api/", {}) as url:
+        yield _with_buckets(S3Server("moto", url.removesuffix("/moto-api/")))
 
 
 def seaweed_binary() -> str | None:
@@ -100,19 +96,10 @@ def seaweed_server(directory: Path) -> Iterator[S3Server]:
     config = directory / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
     port, arguments = _seaweed_arguments(directory, config)
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binary, *arguments], stdout=log, stderr=subprocess.STDOUT,
-            # one volume per bucket at a time, else every bucket takes seven; a key for SSE-S3
-            env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1", "WEED_S3_SSE_KEY": "test"},
-        )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_up(url, process, directory / "log")
+    # one volume per bucket at a time, else every bucket takes seven; a key for SSE-S3
+    extra = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1", "WEED_S3_SSE_KEY": "test"}
+    with _running([binary, *arguments], directory / "weed.log", f"http://127.0.0.1:{port}", extra) as url:
         yield _with_buckets(S3Server("seaweed", url))
-    finally:
-        process.kill()  # SIGTERM takes ten seconds; the data goes with the test run
-        process.wait(30)
 
 
 def _seaweed_arguments(directory: Path, config: Path) -> tuple[int, list[str]]:
@@ -138,6 +125,19 @@ def _free_ports(n: int) -> list[int]:
     return ports
 
 
+@contextmanager
+def _running(arguments: list[str], log: Path, url: str, extra: dict[str, str]) -> Iterator[str]:
+    """A server process that answers at its url, until the end of the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **extra})
+    try:
+        _wait_until_up(url, process, log)
+        yield url
+    finally:
+        process.kill()  # SeaweedFS takes ten seconds for SIGTERM; the data goes with the test run
+        process.wait(30)
+
+
 def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(300):
         try:
@@ -148,7 +148,9 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> Non
             if process.poll() is not None:
                 break
             time.sleep(0.1)
-    raise RuntimeError(f"SeaweedFS did not start: {log.read_text()[-2000:]}")
+        else:
+            return
+    raise RuntimeError(f"{process.args} did not start: {log.read_text()[-2000:]}")
 
 
 def _with_buckets(server: S3Server) -> S3Server:
