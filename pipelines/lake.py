@@ -201,7 +201,8 @@ def data_files(
     store: ObjectStore, table: str, version: int | None, *, dts: Iterable[str] | None = None
 ) -> list[DataFile]:
     """Active files of a table version (None: the latest), of all partitions or of ``dts``, in path order."""
-    actions = pa.table(open_table(store, table, version).get_add_actions(flatten=True))
+    found = open_table(store, table, version).get_add_actions(flatten=True)
+    actions = pa.RecordBatchReader.from_stream(found).read_all()
     rows = zip(
         actions.column("path").to_pylist(),
         pc.cast(_column(actions, "partition.dt"), pa.string()).to_pylist(),
