@@ -8,6 +8,7 @@ promised rests on it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -113,8 +114,12 @@ class Spool:
         return removed
 
     def size_bytes(self) -> int:
-        """Bytes in the spool now."""
-        return sum(path.stat().st_size for path in self._files())
+        """Bytes in the spool now; an archiver at work may remove files meanwhile."""
+        total = 0
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def free_bytes(self) -> int:
         """Bytes that the disk has left."""
