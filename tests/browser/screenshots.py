@@ -25,7 +25,7 @@ from pipelines.schema import EXPORTS
 TARGET: Final = Path("docs/screenshots")
 WIDTHS: Final = (390, 1024, 1920)
 SETTINGS: Final = Settings(runner={"workers": 1})
-COLOURS: Final = 96
+COLOURS: Final = 192
 """A palette keeps a picture of a whole page below 300 KB."""
 
 
@@ -61,7 +61,7 @@ def _take(browser: Any, path: Path, target: Path, width: int, theme: str) -> Non
     page.goto(f"file://{path}")
     page.wait_for_timeout(300)
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
     context.close()
 
 
