@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,18 @@ def _memory_kib(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
+class NoPandas(MetaPathFinder):
+    """An installation of the product has no pandas; where there is one, pyarrow imports it, for a second of CPU."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Refuse it."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
 def ours(source: Path, target: Path, tables: str, workers: int) -> None:
     """The product's own compaction of hard-linked segments; in this process and its workers."""
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # an installation has none; importing it costs a second
+    sys.meta_path.insert(0, NoPandas())
     from archiver.objects import DirectoryStore
     from archiver.settings import Settings
     from pipelines import compaction
