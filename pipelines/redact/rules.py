@@ -80,13 +80,12 @@ def _luhn(digits: str) -> bool:
 
 
 _CARD_LENGTHS: Final = {"2": (16,), "3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "6": (16, 17, 18, 19)}
+"""Digits of a card by its first one."""
 
 
 def _card(text: str) -> int:
     digits = _digits(text)
-    groups = re.split(r"[ -]", text)
-    regular = len(groups) == 1 or all(len(group) >= 3 for group in groups)
-    return len(text) if regular and len(digits) in _CARD_LENGTHS.get(digits[0], ()) and _luhn(digits) else 0
+    return len(text) if len(digits) in _CARD_LENGTHS.get(digits[0], ()) and _luhn(digits) else 0
 
 
 def _iban(text: str) -> int:
@@ -202,7 +201,7 @@ _ITALIAN: Final = re.compile(r"[A-Z][0-9]{2}[A-EHLMPRST]")
 
 _BEFORE: Final = r"(?<![A-Za-z0-9_])"
 _AFTER: Final = r"(?![A-Za-z0-9_])"
-_NO_NUMBER_BEFORE: Final = r"(?<![A-Za-z0-9_.,+-])"
+_NO_NUMBER_BEFORE: Final = r"(?<![A-Za-z0-9_+])(?<![A-Za-z0-9][.,-])"
 
 _TOKENS: Final = (
     r"gh[pousr]_[A-Za-z0-9]{30,}",
@@ -244,13 +243,24 @@ _KEY_WORDS: Final = (
     r"|passw(?:or)?d|pwd)[\"']? {0,2}$"
 )
 _ASSIGNED_VALUE: Final = r"(?:=>?|:) {0,2}[\"']?(?P<value>[A-Za-z0-9_+/\-!#$%^&*=]{8,256})(?![(\[.])"
+_CARDS: Final = (
+    r"[0-9]{13,19}",
+    r"[0-9]{4}(?:[ -][0-9]{4}){3}",
+    r"[0-9]{4}(?:[ -][0-9]{4}){3}[ -][0-9]{1,3}",
+    r"[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}",
+)
+
+
+def _any_start(before: str, pattern: str) -> str:
+    """The pattern at every start, also inside a match that failed its check: other digits may stand before."""
+    return f"{before}(?=(?P<value>{pattern}))"
+
+
 _NUMBERS: Final = (
-    _Rule("IBAN", r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?", _iban),
+    _Rule("IBAN", _any_start(_BEFORE, r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?"), _iban),
     _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[0-9]{3}-[0-9]{2}-[0-9]{4}(?![A-Za-z0-9_-])", _ssn),
     _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}" + _AFTER, _cpf),
-    _Rule(
-        "NATIONAL_ID", _NO_NUMBER_BEFORE + r"[2-9][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}(?![ -]?[0-9]|[A-Za-z_])", _aadhaar
-    ),
+    _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[2-9][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}" + _AFTER, _aadhaar),
     _Rule("NATIONAL_ID", _BEFORE + r"[1-9][0-9]{5}(?:19|20)[0-9]{9}[0-9Xx]" + _AFTER, _chinese_id),
     _Rule("NATIONAL_ID", _BEFORE + r"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-Z]" + _AFTER, _spanish_id),
     _Rule(
@@ -260,7 +270,7 @@ _NUMBERS: Final = (
     ),
     _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[0-9]{6}-[1-4][0-9]{6}(?![A-Za-z0-9_-])", _korean_id),
     _Rule("NATIONAL_ID", _BEFORE + r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?(?:[0-9]{2} ?){3}[A-D]" + _AFTER),
-    _Rule("CARD", _NO_NUMBER_BEFORE + r"[0-9](?:[ -]?[0-9]){12,18}(?![A-Za-z0-9_-]|[.,]?[0-9])", _card),
+    *(_Rule("CARD", _any_start(_NO_NUMBER_BEFORE, card + _AFTER), _card) for card in _CARDS),
     _Rule("IP", r"(?<![A-Za-z0-9_.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![A-Za-z0-9_-]|\.[0-9])", _ipv4),
     _Rule("PHONE", "|".join(f"(?:{phone})" for phone in _PHONES[:3]), _phone),
     _Rule("PHONE", _PHONES[3], _phone),

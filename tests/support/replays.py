@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from archiver import legacy, segments
-from archiver.events import SessionRecord
+from archiver.events import Interaction, Message, SessionRecord
 from pipelines.derive import Act, Derived, Rules, Session, Turn, training_rows
 from pipelines.derive.acts import acts_of, turns_of
 from pipelines.derive.replay import DEFAULT_RULES
@@ -99,3 +100,52 @@ def as_sessions(records: Sequence[SessionRecord]) -> list[Session]:
         Session(r.session_uid, r.session_id, r.user_id, r.language, r.graph_state, len(t), t, a, r.extra)
         for r, t, a in columns
     ]
+
+
+_VERDICTS: Final = ("correct", "correct", "incorrect", "partial")
+_LANGUAGES: Final = ("en", "de", "pl", "ar")
+
+
+def reasoning(n: int, *, user: str | None = None, days: int = 4) -> SessionRecord:
+    """Session number ``n``: a question, a tree of two-step answers, and acts of every kind on it."""
+    rng = random.Random(n)
+    start = (1_790_000_000 + rng.randrange(days) * 86_400) * 1_000_000 // 86_400_000_000 * 86_400_000_000 + n
+    question = f"Question {rng.randrange(10**9)}: what is {n} plus {n % 17}?"
+    nodes: dict[str, Any] = {"q": {"content": question, "parent": None}}
+    for branch in "abc":
+        nodes[branch] = {"content": f"Step {branch}: add {n} to {n % 17}.", "parent": "q"}
+        nodes[f"{branch}1"] = {"content": f"So {branch} gives {n + n % 17 + ord(branch) - 97}.", "parent": branch}
+    acts = [_random_act(rng, start + 10_000_000 + i * 1_000_000, i) for i in range(rng.randrange(2, 9))]
+    votes = ("prune", "prune", rng.choice(("prune", "resurrect"))) if n % 4 == 0 else ()
+    acts += [
+        Interaction(start + 30_000_000 + i, vote, "b", None, None, json.dumps({"annotator": f"p{i}", "over": "a"}))
+        for i, vote in enumerate(votes)
+    ]
+    answer = f"{nodes['a']['content']}\n{nodes['a1']['content']}"
+    chat = [Message("user", question, start), Message("assistant", answer, start + 1_000_000)]
+    if n % 5 == 0:
+        chat.append(Message("user", f"And twice {n}?", start + 2_000_000))
+    return SessionRecord(
+        session_id=f"s-{n}", created_at_us=start, updated_at_us=None,
+        user_id=user if user is not None else rng.choice((None, f"u{n % 97}")),
+        language=rng.choice(_LANGUAGES), tz_assumed=False, messages=tuple(chat), interactions=tuple(acts),
+        graph_state=json.dumps({"nodes": nodes}) if n % 7 else None,
+        metadata=json.dumps(rng.choice(({}, {}, {}, {"consent": "training"}, {"consent": "analytics"}))),
+    )  # fmt: skip
+
+
+def _random_act(rng: random.Random, at_us: int, i: int) -> Interaction:
+    metadata = rng.choice(({}, {}, {"actor": "auto:tests"}, {"annotator": f"p{i % 3}"}, {"level": "answer"}))
+    node = rng.choice(("a", "a", "b", "c", "a1", "b1", "c1"))
+    match rng.randrange(8):
+        case 0:
+            return Interaction(at_us, "prune", node, None, None, json.dumps({**metadata, "over": rng.choice("abc")}))
+        case 1:
+            return Interaction(at_us, "resurrect", node, None, None, json.dumps(metadata))
+        case 2:
+            content = f"Better step {rng.randrange(10**6)}."
+            return Interaction(at_us, "inject", f"h{i}", content, None, json.dumps({**metadata, "parent_id": "q"}))
+        case 3:
+            return Interaction(at_us, "rank", node, None, None, json.dumps({**metadata, "rank": rng.randrange(3)}))
+        case _:
+            return Interaction(at_us, "feedback", node, None, rng.choice(_VERDICTS), json.dumps(metadata))
