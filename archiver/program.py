@@ -153,6 +153,14 @@ def per_second(count: int, seconds: float) -> int:
     return round(count / seconds) if seconds > 0 else 0
 
 
+def shown_url(url: str) -> str:
+    """A URL for people: a file's path, relative where it lies below the working directory."""
+    if not url.startswith("file://"):
+        return url
+    path = Path(url.removeprefix("file://"))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def plural(count: int, noun: str) -> str:
     """``1 segment``, ``6,836 segments``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -123,7 +123,7 @@ def demo_output(directory: Path) -> str:
     command = [sys.executable, "-m", "pipelines", "demo"]
     environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
-    lines = done.stdout.replace(f"{directory}/", "").splitlines()
+    lines = done.stdout.splitlines()
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -24,7 +24,7 @@ from archiver.events import us_from_datetime
 from archiver.hot import HotStore
 from archiver.legacy import parse_record
 from archiver.objects import ObjectStore, open_store
-from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, run
+from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, run, shown_url
 from archiver.settings import Settings
 from pipelines import compaction, demo, demo_run, exports, maintenance, query, report
 from pipelines.report.session_page import session_page
@@ -250,7 +250,7 @@ def _show_export(program: Program, report: exports.ExportReport) -> None:
     state = "was there already" if report.existed else f"written in {report.seconds:.1f} s"
     if report.n_rows:
         console.line(f"{report.set_name}: {plural(report.n_rows, 'row')} ({splits}), {state}")
-        console.line(report.url.removeprefix("file://"))
+        console.line(shown_url(report.url))
     else:
         console.line(f"{report.set_name}: no rows, nothing written")
     console.line(f"{plural(report.rows_on_default_consent, 'row')} rest on exports.consent_default")

@@ -13,7 +13,7 @@ from archiver import service
 from archiver.console import Console
 from archiver.errors import StorageError
 from archiver.objects import ObjectStore, open_store
-from archiver.program import human_bytes, per_second
+from archiver.program import human_bytes, per_second, shown_url
 from archiver.sessions import SessionManager
 from archiver.settings import Settings
 from pipelines import compaction, demo, exports, query
@@ -102,7 +102,7 @@ def _show_pair(console: Console, store: ObjectStore, exported: exports.ExportRep
 def _show_next(console: Console, settings: Settings, export_url: str) -> None:
     storage = settings.storage.url
     console.line()
-    console.line(f"The training set is in {export_url.removeprefix('file://')}. Try next:")
+    console.line(f"The training set is in {shown_url(export_url)}. Try next:")
     console.line(f'  sessionlake query "from feedback_summary limit 5" --storage {storage}')
     console.line(f"  sessionlake export stepwise --storage {storage}")
     console.line(f"  sessionlake sessions show demo-00007 --hot {settings.hot.path} --storage {storage}")
