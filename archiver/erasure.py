@@ -49,12 +49,14 @@ class ErasePlan:
         live_sessions: Sessions in this host's store.
         segments: Segment key → sessions in it (a session counts once for each revision).
         unreadable: Segments that cannot be looked into; they keep an erasure from being complete.
+        session_id: What was asked for, if not a user.
     """
 
     tombstones: tuple[Tombstone, ...]
     live_sessions: int
     segments: dict[str, int]
     unreadable: tuple[str, ...]
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +95,23 @@ def plan_erasure(
     """
     if (user_id is None) == (session_id is None):
         raise InputError("name a user or a session", operation="erase", hint="exactly one of user_id and session_id")
-    column, wanted = ("user_id", user_id) if session_id is None else ("session_id", session_id)
-    in_segments, unreadable = _outcomes(_walk(store, lambda ref: _matching(store, ref, column, str(wanted))))
-    live, indexed = (_in_table(hot, table, column, str(wanted)) for table in ("session", "archived"))
+    column, wanted = ("user_id", user_id or "") if session_id is None else ("session_id", session_id)
+    in_segments, unreadable = _outcomes(_walk(store, lambda ref: _matching(store, ref, column, wanted)))
+    live, indexed = (_in_table(hot, table, column, wanted) for table in ("session", "archived"))
     found = {f.session_uid: f for part in (live, indexed, *(p for _, p in in_segments)) for f in part}
-    if session_id is not None and not found:
-        raise UnknownSessionError(
-            "no such session, here or in the archive", operation="erase", key=session_id,
-            hint=f"unreadable segments: {', '.join(unreadable)}" if unreadable else "",
-        )  # fmt: skip
     if user_id is not None:
         latest_us = max((f.created_us for f in found.values()), default=now_us)
-        stones = [Tombstone.of("user", user_id, max(now_us, latest_us))]
+        stones = {Tombstone.of("user", user_id, max(now_us, latest_us))}
     else:
-        stones = [Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()]
+        stones = {Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()}
+        stones |= set(archive.tombstones_of_id(store, archive.tombstones(store), wanted))
+    if not stones:
+        raise UnknownSessionError(
+            "no such session, here or in the archive", operation="erase", key=wanted,
+            hint=f"unreadable segments: {', '.join(unreadable)}" if unreadable else "",
+        )  # fmt: skip
     counts = {ref.key: len(part) for ref, part in in_segments if part}
-    return ErasePlan(tuple(sorted(stones)), len(live), counts, tuple(unreadable))
+    return ErasePlan(tuple(sorted(stones)), len(live), counts, tuple(unreadable), session_id)
 
 
 def erase(hot: HotStore, store: ObjectStore, plan: ErasePlan, *, push: Callable[[], object]) -> EraseReceipt:
@@ -123,7 +126,7 @@ def erase(hot: HotStore, store: ObjectStore, plan: ErasePlan, *, push: Callable[
             "objects cannot be replaced safely there", operation="erase", key=store.url, hint="run sessionlake doctor"
         )
     for tombstone in plan.tombstones:
-        archive.put_tombstone(store, tombstone)
+        archive.put_tombstone(store, tombstone, session_id=plan.session_id)
     ledger = archive.tombstones(store)
     dropped = hot.claims.drop_covered(ledger.covers)
     push()

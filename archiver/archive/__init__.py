@@ -31,6 +31,7 @@ from archiver.archive.tombstones import (
     erase_from_segment,
     put_tombstone,
     tombstones,
+    tombstones_of_id,
 )
 from archiver.archive.verifying import Finding, FindingKind, VerifyReport, verify
 
@@ -56,5 +57,6 @@ __all__ = [
     "put_tombstone",
     "register_archiver",
     "tombstones",
+    "tombstones_of_id",
     "verify",
 ]

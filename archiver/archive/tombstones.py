@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -82,9 +83,21 @@ def _digest(kind: str, value: str) -> str:
     return hashlib.sha256(f"{kind}\x1f{value}".encode()).hexdigest()
 
 
-def put_tombstone(store: ObjectStore, tombstone: Tombstone) -> None:
-    """Enter an erasure into the ledger; idempotent. One request."""
-    store.create(tombstone.key, b"{}")
+def put_tombstone(store: ObjectStore, tombstone: Tombstone, *, session_id: str | None = None) -> None:
+    """Enter an erasure into the ledger; idempotent. One request.
+
+    ``session_id`` is what the erasure was asked for; its digest lets a killed one be found again.
+    """
+    body = {} if session_id is None else {"session_id": _digest("session_id", session_id)}
+    store.create(tombstone.key, json.dumps(body).encode())
+
+
+def tombstones_of_id(store: ObjectStore, ledger: Ledger, session_id: str) -> Iterator[Tombstone]:
+    """The tombstones an erasure of this session id has left. One request for each erased session."""
+    wanted = _digest("session_id", session_id)
+    for tombstone in sorted(ledger.entries):
+        if tombstone.kind == "session" and json.loads(store.get(tombstone.key)).get("session_id") == wanted:
+            yield tombstone
 
 
 def tombstones(store: ObjectStore) -> Ledger:

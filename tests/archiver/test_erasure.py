@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from remains import places_of, stored_bytes
 from s3_servers import S3Server
 
 from archiver import archive, erasure, service
@@ -31,15 +30,6 @@ def hosts(tmp_path: Path) -> Iterator[list[HotStore]]:
     yield stores
     for store in stores:
         store.close()
-
-
-@pytest.fixture(params=["directory", "moto", pytest.param("seaweed", marks=pytest.mark.s3)])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    """A directory, or a bucket that keeps every version."""
-    if request.param == "directory":
-        return DirectoryStore(tmp_path / "lake")
-    server: S3Server = request.getfixturevalue(f"{request.param}_s3")
-    return open_store(server.settings(bucket=server.versioned_bucket))
 
 
 def _record(user: str, n: int, *, created_us: int = NOW - 30 * DAY, session_id: str = "") -> SessionRecord:
@@ -83,33 +73,6 @@ def _records(store: ObjectStore) -> dict[str, str]:
     return found
 
 
-def _stored_bytes(store: ObjectStore, hosts: list[HotStore]) -> Iterator[tuple[str, bytes]]:
-    """Every byte that exists: all files, all object versions; Parquet unpacked too, since it is compressed."""
-    files = [path for hot in hosts for path in hot.directory.rglob("*")]
-    if store.url.startswith("file:"):
-        files += list(Path(store.url.removeprefix("file://")).rglob("*"))
-        versions: list[tuple[str, bytes]] = []
-    else:
-        versions = list(_versions(store))
-    for name, data in [*((str(path), path.read_bytes()) for path in files if path.is_file()), *versions]:
-        yield name, data
-        if data[:4] == b"PAR1":
-            yield name, repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
-
-
-def _versions(store: ObjectStore) -> Iterator[tuple[str, bytes]]:
-    bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
-    client = store._client  # type: ignore[attr-defined]
-    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-        for version in page.get("Versions", []):
-            where = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
-            yield f"{version['Key']}@{version['VersionId']}", client.get_object(**where)["Body"].read()
-
-
-def _places_of(text: bytes, store: ObjectStore, hosts: list[HotStore]) -> list[str]:
-    return [name for name, data in _stored_bytes(store, hosts) if text in data]
-
-
 def _erase(
     hot: HotStore, store: ObjectStore, settings: Settings, *, now_us: int = NOW, **whom: str
 ) -> erasure.EraseReceipt:
@@ -118,33 +81,33 @@ def _erase(
 
 
 def test_nothing_of_an_erased_user_is_left_anywhere_and_others_are_untouched(
-    hosts: list[HotStore], lake: ObjectStore, settings: Settings
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
 ) -> None:
-    records = _fill(hosts, lake, settings)
+    records = _fill(hosts, directory_store, settings)
     hosts[0].insert_record(_record("eve", 50), last_activity_us=NOW)  # still live
-    before = _records(lake)
-    assert _places_of(b"of eve", lake, hosts)
+    before = _records(directory_store)
+    assert places_of(b"of eve", directory_store, hosts)
 
-    receipt = _erase(hosts[0], lake, settings, user_id="eve")
+    receipt = _erase(hosts[0], directory_store, settings, user_id="eve")
     assert len(receipt.segments) == 3
     assert sum(receipt.segments.values()) == 12
     assert receipt.pending_archivers == (hosts[1].archiver_id,)
-    _sweep(hosts[1], lake, settings)
-    assert _erase(hosts[0], lake, settings, user_id="eve").complete
+    _sweep(hosts[1], directory_store, settings)
+    assert _erase(hosts[0], directory_store, settings, user_id="eve").complete
 
-    assert _places_of(b"of eve", lake, hosts) == []
+    assert places_of(b"of eve", directory_store, hosts) == []
     others = {r.session_uid for r in records if r.user_id == "bob"}
-    assert _records(lake) == {uid: digest for uid, digest in before.items() if uid in others}
+    assert _records(directory_store) == {uid: digest for uid, digest in before.items() if uid in others}
 
 
 def test_a_rewritten_segment_is_still_its_archivers_own(
-    hosts: list[HotStore], lake: ObjectStore, settings: Settings
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
 ) -> None:
-    _fill(hosts, lake, settings)
-    (ref, _), *_ = archive.list_segments(lake, hosts[0].archiver_id)
-    sealed = lake.head(ref.key)
-    _erase(hosts[0], lake, settings, user_id="eve")
-    erased = lake.head(ref.key)
+    _fill(hosts, directory_store, settings)
+    (ref, _), *_ = archive.list_segments(directory_store, hosts[0].archiver_id)
+    sealed = directory_store.head(ref.key)
+    _erase(hosts[0], directory_store, settings, user_id="eve")
+    erased = directory_store.head(ref.key)
     assert sealed is not None
     assert erased is not None
     assert erased.metadata["membership-digest"] == sealed.metadata["membership-digest"]
@@ -154,11 +117,11 @@ def test_a_rewritten_segment_is_still_its_archivers_own(
 def test_planning_writes_nothing(hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings) -> None:
     _fill(hosts, directory_store, settings)
     hosts[0].insert_record(_record("eve", 50), last_activity_us=NOW)
-    before = {name: data for name, data in _stored_bytes(directory_store, []) if "/.store/" not in name}
+    before = {name: data for name, data in stored_bytes(directory_store, []) if "/.store/" not in name}
     plan = erasure.plan_erasure(hosts[0], directory_store, user_id="eve", now_us=NOW)
     assert plan.live_sessions == 1
     assert sorted(plan.segments.values()) == [4, 4, 4]
-    assert {name: data for name, data in _stored_bytes(directory_store, []) if "/.store/" not in name} == before
+    assert {name: data for name, data in stored_bytes(directory_store, []) if "/.store/" not in name} == before
     with hosts[0].reader() as connection:
         assert connection.execute("SELECT count(*) FROM session").fetchone() == (1,)
 
@@ -174,8 +137,8 @@ def test_a_session_is_erased_in_all_its_conversations_and_no_other_is(
     assert len(receipt.tombstones) == 2
     assert sum(receipt.segments.values()) == 2
     _sweep(hosts[1], directory_store, settings)
-    assert _places_of(b"eve number 3", directory_store, hosts) == []
-    assert _places_of(b"eve number 4", directory_store, hosts)
+    assert places_of(b"eve number 3", directory_store, hosts) == []
+    assert places_of(b"eve number 4", directory_store, hosts)
 
 
 def test_whom_to_erase_must_be_said(hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings) -> None:
@@ -215,12 +178,12 @@ def test_a_host_between_push_and_release_obeys_before_it_releases(
     for record in late:
         hosts[1].insert_record(record, last_activity_us=record.created_at_us)
     assert not service.sweep(hosts[1], _DiesAfterPut(tmp_path / "lake"), settings, now_us=NOW).ok
-    assert _places_of(b"eve number 70", directory_store, hosts[1:])
+    assert places_of(b"eve number 70", directory_store, hosts[1:])
 
     receipt = _erase(hosts[0], directory_store, settings, user_id="eve")
     assert receipt.pending_archivers == (hosts[1].archiver_id,)
     _sweep(hosts[1], directory_store, settings)
-    assert _places_of(b"of eve", directory_store, hosts) == []
+    assert places_of(b"of eve", directory_store, hosts) == []
     assert late[1].session_uid in _records(directory_store)
     assert _erase(hosts[0], directory_store, settings, user_id="eve").complete
 
@@ -247,7 +210,7 @@ def test_a_killed_erasure_is_finished_by_the_next(
             erasure.erase(hosts[0], store, plan, push=lambda: _sweep(hosts[0], store, settings))
     _sweep(hosts[1], store, settings)
     assert _erase(hosts[0], store, settings, user_id="eve").complete
-    assert _places_of(b"of eve", store, hosts) == []
+    assert places_of(b"of eve", store, hosts, moto_s3) == []
 
 
 def test_a_damaged_segment_is_named_and_the_others_are_erased(

@@ -86,6 +86,7 @@ def _allowed(seen: Seen, policy: list[dict[str, Any]], prefix: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_every_request_is_allowed_and_every_permission_is_used(
     moto_s3: S3Server, policy: list[dict[str, Any]], tmp_path: Path
 ) -> None:
