@@ -1,0 +1,1 @@
+"""Tables, derivation and training sets: from the archive to Parquet."""

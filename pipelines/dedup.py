@@ -81,9 +81,9 @@ def decide(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
     """
     _view(connection, "rows_", sources.rows, "SELECT NULL::VARCHAR AS row_id LIMIT 0")
     _view(connection, "evaluation_", sources.evaluation, "SELECT NULL::BLOB AS prompt, '' AS split LIMIT 0")
-    connection.execute("CREATE TABLE dropped (row_id VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL)")
+    connection.execute("CREATE TABLE dropped (row_id VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL)").fetchall()
     for statement in (_CONTRADICTIONS, _DUPLICATES, _LEAKS) if sources.rows else ():
-        connection.execute(statement)
+        connection.execute(statement).fetchall()  # fetching ends the statement; execute alone need not
 
 
 _CONTRADICTIONS: Final = """

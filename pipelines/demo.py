@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from archiver.sessions import SessionManager
-
 from archiver.errors import InputError
+from archiver.sessions import SessionManager
 
 _MARKER: Final = ".sessionlake-demo"
 _THREADS: Final = 8

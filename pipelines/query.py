@@ -31,8 +31,8 @@ def query(store: ObjectStore, settings: Settings, sql: str, version: int | None 
             if lake.local_path(store, table) is None:
                 connection.register(table, lake.dataset(store, table, pinned))
             else:
-                connection.execute(_view(store, table, pinned))
-        connection.execute("SET lock_configuration = true")
+                connection.execute(_view(store, table, pinned)).fetchall()
+        connection.execute("SET lock_configuration = true").fetchall()
         try:
             found: Any = connection.sql(sql)  # None for a statement without rows, whatever its annotation says
             return pa.table({}) if found is None else found.to_arrow_table()
@@ -59,7 +59,7 @@ def _connect(settings: Settings) -> duckdb.DuckDBPyConnection:
             "memory_limit": f"{settings.tables.memory_limit // 1024**2}MiB",
         }
     )
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET TimeZone = 'UTC'").fetchall()
     return connection
 
 

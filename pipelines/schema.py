@@ -84,7 +84,7 @@ SESSIONS: Final = Dataset(
             _column("content_sha256", STRING, "digest of the archived record (docs/FORMAT.md)"),
             _nullable("graph_state", STRING, "the reasoning graph as the application stored it, JSON"),
             _column("metadata", STRING, "metadata of the session, JSON object"),
-            _nullable("extra", STRING, "fields the archive format does not know, client ids of messages among them, JSON"),
+            _nullable("extra", STRING, "fields the format does not know, JSON; client ids of messages among them"),
             _nullable("consent", STRING, "metadata.consent: none, analytics or training; null if not stated"),
             _column("revision", INT, "how many times the session was archived"),
             _column("archive_key", STRING, "key of the segment that holds this revision"),

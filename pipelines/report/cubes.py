@@ -116,10 +116,12 @@ def cubes(tables: Mapping[str, Source], *, memory_limit_bytes: int, max_rows: in
         for name, table in tables.items():
             connection.register(name, table)
         for cube in _CUBES:
-            connection.execute(f"CREATE TEMP TABLE {cube.name}_by_day AS {cube.by_day}", {"chars": LABEL_CHARS})
+            connection.execute(
+                f"CREATE TEMP TABLE {cube.name}_by_day AS {cube.by_day}", {"chars": LABEL_CHARS}
+            ).fetchall()
         names = {dimension: _name_codes(connection, dimension) for dimension in _VALUES}
         for cube in _CUBES:
-            connection.execute(_coded_sql(cube))
+            connection.execute(_coded_sql(cube)).fetchall()
         period = _finest_period(connection, max_rows)
         rolled = {cube.name: _columns(connection.sql(_rolled_sql(cube, period))) for cube in _CUBES}
         users = connection.execute("SELECT count(DISTINCT user_id) FROM sessions").fetchall()[0][0]
@@ -143,7 +145,7 @@ def _name_codes(connection: duckdb.DuckDBPyConnection, dimension: str) -> dict[s
         SELECT name, least(row_number() OVER (ORDER BY sum(n) DESC, name) - 1, {limit}) AS code
         FROM ({_VALUES[dimension]}) GROUP BY name
         """  # noqa: S608  constants of this module only
-    )
+    ).fetchall()
     rows = connection.execute(f"SELECT name, code FROM {dimension}_names ORDER BY code, name").fetchall()  # noqa: S608
     values = [name for name, code in rows if code < limit]
     return {"values": values, "others": len(rows) - len(values)}
