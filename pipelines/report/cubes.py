@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-MAX_ROWS: Final = 20_000
-"""Rows of all cubes together; about 0.5 MB of page."""
+MAX_ROWS: Final = 40_000
+"""Rows of all cubes together; at most about 0.8 MB of page."""
 
 PERIODS: Final = ("day", "week", "month", "quarter", "year", "decade", "century")
 LABEL_CHARS: Final = 40

@@ -178,7 +178,9 @@ def _nodes(states: Mapping[str, NodeState], anchors: Anchors) -> Element:
     rows = [_node_row(node_id, state, anchors) for node_id, state in states.items()]
     heads = ("Node", "Marks", "Verdicts", "Parents", "Text")
     found = table("", heads, rows, ids=[anchors[node_id] for node_id in states])
-    frame = element("div", {"class": "scroll", "role": "region", "aria-label": "Table of nodes", "tabindex": "0"}, found)
+    frame = element(
+        "div", {"class": "scroll", "role": "region", "aria-label": "Table of nodes", "tabindex": "0"}, found
+    )
     lead = "The same graph as a table, after all acts. Labels rest on verdicts of people and automatic checks."
     return _section("Nodes", lead, frame, name="nodes")
 
