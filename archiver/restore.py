@@ -75,16 +75,17 @@ def find_record(
 ) -> SessionRecord | None:
     """Read the newest archived conversation of an id at its highest revision; None if there is none or it was erased.
 
-    Known to this host: 3 requests, 4 where the footer is large. Unknown to index and catalog: the
-    key columns of every segment are read.
+    Known to this host: 4 requests, 5 where the footer is large. Unknown to index and catalog, or
+    continued by another host: the key columns of every segment are read.
     """
     erased = archive.tombstones(store)
     with hot.reader() as connection:
         entry = archived.latest_of_id(connection, session_id)
-    if entry is not None:
-        gone = erased.covers(entry.session_uid, entry.user_id, entry.created_us)
-        return None if gone else read_archived(store, entry)
-    place = (locate(session_id) if locate else None) or scan(store, session_id)
+    if entry is not None and erased.covers(entry.session_uid, entry.user_id, entry.created_us):
+        return None
+    if entry is not None and not _continued_elsewhere(hot, store, entry):
+        return read_archived(store, entry)
+    place = (locate(session_id) if locate and entry is None else None) or scan(store, session_id)
     record = read_session(store, place) if place else None
     gone = record is None or erased.covers(record.session_uid, record.user_id, record.created_at_us)
     return None if gone else record
@@ -110,7 +111,7 @@ def continue_session(store: ObjectStore, archiver_id: str, session_uid: str, *, 
 
     SessionConflictError if another continues it already. 1 request, 2 where it was entered before.
     """
-    key = f"{archive.PREFIX}/_restored/{session_uid}-{revision}"
+    key = _marker(session_uid, revision)
     body = json.dumps({"archiver_id": archiver_id}).encode()
     try:
         if store.create(key, body):
@@ -124,6 +125,16 @@ def continue_session(store: ObjectStore, archiver_id: str, session_uid: str, *, 
             f"is continued by archiver {owner}", operation="continue restored session", key=session_uid,
             hint="go on in the other host's application, or start a new session",
         )  # fmt: skip
+
+
+def _continued_elsewhere(hot: HotStore, store: ObjectStore, entry: ArchivedEntry) -> bool:
+    """Whether another host went on from the revision this host knows, so that a later one may be archived."""
+    key = _marker(entry.session_uid, entry.revision)
+    return store.head(key) is not None and _owner(store, key) != hot.archiver_id
+
+
+def _marker(session_uid: str, revision: int) -> str:
+    return f"{archive.PREFIX}/_restored/{session_uid}-{revision}"
 
 
 def _owner(store: ObjectStore, key: str) -> str:

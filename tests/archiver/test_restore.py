@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from archived import continued, put, session
 from faultproxy import FaultProxy
+from live import NOW_US, fill, live_count, settings
 from s3_servers import S3Server
 
-from archiver import archive, restore, segments
+from archiver import archive, restore, segments, service
 from archiver.archive import SegmentRef
 from archiver.errors import CorruptDataError, ObjectNotFoundError, SessionConflictError
 from archiver.events import Interaction, Message, SessionRecord, content_sha256
+from archiver.hot import HotStore
 from archiver.hot.archived import ArchivedEntry
 from archiver.objects import DirectoryStore, ObjectStore, RangeFile, open_store
 from archiver.restore import Place
@@ -126,6 +131,7 @@ def test_a_flipped_byte_in_a_row_group_is_never_returned(
         data[position] ^= 4
 
 
+@pytest.mark.slow
 def test_one_session_of_a_64_mb_segment_costs_4_requests_and_a_megabyte(
     proxied: tuple[S3Server, FaultProxy], tmp_path: Path, ref: SegmentRef
 ) -> None:
@@ -174,6 +180,78 @@ def test_a_restored_session_is_continued_by_one_archiver_only(any_store: ObjectS
     with pytest.raises(SessionConflictError, match=MINE):
         restore.continue_session(any_store, OTHERS, uid, revision=1)
     restore.continue_session(any_store, OTHERS, uid, revision=2)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[HotStore]]:
+    stores = [HotStore(tmp_path / name) for name in ("host-a", "host-b")]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def _archived(hot: HotStore, store: ObjectStore) -> list[SessionRecord]:
+    records = fill(hot, (session(n) for n in range(20)))
+    assert service.sweep(hot, store, settings(), now_us=NOW_US).ok
+    return records
+
+
+def test_the_host_that_archived_it_asks_its_own_index(
+    proxied: tuple[S3Server, FaultProxy], hosts: list[HotStore]
+) -> None:
+    server, proxy = proxied
+    store = open_store(server.settings(endpoint_url=proxy.url))
+    record = _archived(hosts[0], store)[3]
+    proxy.forget()
+    assert restore.find_record(hosts[0], store, record.session_id) == replace(record, archived_at_us=NOW_US)
+    assert len(proxy.seen) == 4  # tombstones, marker, footer, row group
+    assert restore.restore_session(hosts[0], store, record.session_id, now_us=NOW_US)
+
+
+def test_any_host_restores_any_session(hosts: list[HotStore], directory_store: DirectoryStore) -> None:
+    record = _archived(hosts[0], directory_store)[3]
+    found = replace(record, archived_at_us=NOW_US)
+    assert restore.find_record(hosts[1], directory_store, record.session_id) == found
+    assert restore.restore_session(hosts[1], directory_store, record.session_id, now_us=NOW_US)
+    assert live_count(hosts[1]) == 1
+    assert restore.find_record(hosts[1], directory_store, "never-seen") is None
+    assert not restore.restore_session(hosts[1], directory_store, "never-seen", now_us=NOW_US)
+
+
+def test_a_catalog_spares_the_scan(hosts: list[HotStore], directory_store: DirectoryStore) -> None:
+    record = _archived(hosts[0], directory_store)[3]
+    place = Place(SegmentRef(hosts[0].archiver_id, 1), record.session_uid, 1)
+    asked = []
+
+    def locate(session_id: str) -> Place:
+        asked.append(session_id)
+        return place
+
+    found = restore.find_record(hosts[1], directory_store, record.session_id, locate=locate)
+    assert found is not None
+    assert found.session_uid == record.session_uid
+    assert asked == [record.session_id]
+
+
+def test_an_erased_session_is_not_restored(hosts: list[HotStore], directory_store: DirectoryStore) -> None:
+    record = _archived(hosts[0], directory_store)[3]
+    archive.put_tombstone(directory_store, archive.Tombstone.of("session", record.session_uid, NOW_US))
+    for hot in hosts:
+        assert restore.find_record(hot, directory_store, record.session_id) is None
+        assert not restore.restore_session(hot, directory_store, record.session_id, now_us=NOW_US)
+
+
+def test_a_revision_that_another_host_went_on_with_is_found(
+    hosts: list[HotStore], directory_store: DirectoryStore
+) -> None:
+    record = _archived(hosts[0], directory_store)[3]
+    restore.continue_session(directory_store, hosts[1].archiver_id, record.session_uid, revision=1)
+    known = restore.find_record(hosts[0], directory_store, record.session_id)
+    assert known is not None
+    assert known.revision == 1  # the other host has not archived its continuation yet
+    later = continued(record)
+    put(directory_store, 1, [later], archiver=hosts[1].archiver_id)
+    assert restore.find_record(hosts[0], directory_store, record.session_id) == later
 
 
 def test_range_file_reads_like_a_file(directory_store: DirectoryStore) -> None:
