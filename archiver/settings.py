@@ -21,6 +21,7 @@ from archiver.errors import SettingsError
 
 Durability = Literal["process", "interval", "power"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb|kib|mib|gib|tib)?", re.IGNORECASE)
+_USERINFO = re.compile(r"//[^/@\s]+@")
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -58,6 +59,13 @@ class StorageSettings(_Section):
     read_timeout_seconds: float = Field(60, gt=0)
     max_attempts: int = Field(3, ge=1, le=10, description="tries of one request, the first included")
     workers: int = Field(8, ge=1, le=64, description="requests under way at once")
+
+    @field_validator("url", "endpoint_url")
+    @classmethod
+    def _without_credentials(cls, value: str | None) -> str | None:
+        if value is not None and _USERINFO.search(value):
+            raise ValueError("holds credentials; boto3's own chain finds them (environment, ~/.aws, instance role)")
+        return value
 
     @field_validator("url")
     @classmethod
@@ -215,6 +223,8 @@ def _settings_error(error: ValidationError, origin: Mapping[str, str]) -> Settin
         known = Settings.model_fields if len(location) == 1 or section is None else section.annotation.model_fields  # type: ignore[union-attr]
         message, hint = "no such setting", f"permitted are {', '.join(sorted(known))}"
     else:
-        message = f"{first['msg'].removeprefix('Value error, ')}, got {first.get('input')!r:.80}"
+        message = (
+            f"{first['msg'].removeprefix('Value error, ')}, got {_USERINFO.sub('//…@', repr(first.get('input'))):.80}"
+        )
         hint = ""
     return SettingsError(f"{message} in {where}", operation="config", key=key, hint=hint)

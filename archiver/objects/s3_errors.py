@@ -6,7 +6,6 @@ known or not, is an OutcomeUnknownError, because boto3 may have retried a reques
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -72,7 +71,6 @@ _HINTS: Final = {
     "SlowDown": "the storage asks for fewer requests: try again later",
 }
 _TRY_AGAIN: Final = "the storage cannot answer now: try again later"
-_USERINFO = re.compile(r"//[^/@\s]+@")
 
 
 def is_precondition_failed(error: ClientError) -> bool:
@@ -129,7 +127,7 @@ def from_answer(error: ClientError, operation: str, key: str, *, writes: bool) -
 
 
 def _without_answer(error: Exception, operation: str, key: str, *, writes: bool) -> SessionLakeError:
-    text = _USERINFO.sub("//", str(error))
+    text = str(error)
     if isinstance(error, FlexibleChecksumError):
         return CorruptDataError("bytes do not match their checksum", operation=operation, key=key)
     if isinstance(error, ParamValidationError):

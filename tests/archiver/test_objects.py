@@ -444,10 +444,3 @@ def test_temporary_credentials_reach_the_tables(s3_credentials: None, monkeypatc
     assert options["AWS_REGION"] == "eu-west-1"
     assert options["AWS_SERVER_SIDE_ENCRYPTION"] == "AES256"
     assert "AWS_ALLOW_HTTP" not in options
-
-
-def test_a_password_in_the_endpoint_does_not_show(s3_credentials: None) -> None:
-    settings = StorageSettings(url="s3://b/p", endpoint_url="http://user:hunter2@127.0.0.1:9", max_attempts=1)
-    with pytest.raises(StorageError) as caught:
-        open_store(settings).get("k")
-    assert "hunter2" not in str(caught.value)

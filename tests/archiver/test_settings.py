@@ -69,3 +69,17 @@ def test_a_wrong_environment_variable_is_named(monkeypatch):
 def test_an_absent_file_is_an_error(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("storage.endpoint_url", "https://AKIAEXAMPLE:hunter2@s3.example.com"),
+        ("storage.url", "s3://AKIAEXAMPLE:hunter2@bucket/lake"),
+    ],
+)
+def test_credentials_are_no_settings_and_are_not_repeated(key, value):
+    with pytest.raises(SettingsError, match="boto3's own chain") as caught:
+        load_settings(flags={key: value})
+    assert "hunter2" not in str(caught.value)
+    assert "AKIAEXAMPLE" not in str(caught.value)
