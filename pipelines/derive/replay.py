@@ -205,7 +205,7 @@ def norm_text(text: str | None) -> str:
 
 def replay(session: Session) -> Replay:
     """Replay a session; never raises on odd data."""
-    snapshots = [act for act in session.acts if act.action_type == GRAPH_SNAPSHOT]
+    snapshots = sorted((act for act in session.acts if act.action_type == GRAPH_SNAPSHOT), key=lambda act: act.position)
     ends = [act.position for act in snapshots]
     graphs = [parse(act.content) for act in snapshots] + [parse(session.graph_state)]
     appeared = [None, *(act.created_at_us for act in snapshots)]
