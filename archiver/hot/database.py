@@ -76,7 +76,7 @@ class Database:
         ``work`` may run in another thread, must not block, and is undone as a whole if it raises.
         """
         self._sync.check()
-        if self._lock.acquire(blocking=False):
+        if not self._jobs and self._lock.acquire(blocking=False):
             try:
                 result = self._alone(work)
                 ticket = self._sync.committed()

@@ -135,7 +135,8 @@ def insert_record(
             "archived_seq": len(record.messages) + len(record.interactions) - 1, "archived_sha256": archived_sha256,
         }  # fmt: skip
     row = _inserted(connection, values)
-    live.insert_events(connection, row.sid, list(_events_of(record)), last_activity_us)
+    seqs, _ = live.insert_events(connection, row.sid, 0, _events_of(record), last_activity_us)
+    connection.execute("UPDATE session SET next_seq = ? WHERE sid = ?", (len(seqs), row.sid))
     live.recount(connection, row.sid)
     if record.graph_state is not None:
         connection.execute("INSERT INTO graph_state(sid, state) VALUES(?, ?)", (row.sid, record.graph_state))

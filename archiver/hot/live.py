@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from archiver.errors import InputError, SessionConflictError
-from archiver.events import GRAPH_SNAPSHOT, canonical_json
+from archiver.events import GRAPH_SNAPSHOT, VERDICTS, canonical_json
 from archiver.hot import reading
 from archiver.hot.graphs import lost_nodes
-from archiver.hot.rows import INTERACTION, MESSAGE, Base, Changes, NewEvent, SessionRow, Stored
+from archiver.hot.rows import COLUMNS, INTERACTION, MESSAGE, Base, Changes, NewEvent, SessionRow, Unseen
 from archiver.hot.schema import MINUTE_US, SNAPSHOT
 
 TITLE_CHARS: Final = 80
@@ -90,16 +90,17 @@ def _set_title(connection: sqlite3.Connection, sid: int, content: str | None) ->
 
 
 class Written(NamedTuple):
-    """The outcome of :func:`write`: the session afterwards, without events, and what others had added.
+    """The outcome of :func:`write`.
 
     Attributes:
-        theirs: Events this holder had not seen; all events if ``reloaded``.
+        row: The session afterwards.
+        theirs: What others had committed since ``base``; None if nobody had.
         seqs: Sequence numbers of ``changes.events``, in order; None for a repeated client_id.
+        created_us: Times of the same.
     """
 
     row: SessionRow
-    theirs: Stored
-    reloaded: bool
+    theirs: Unseen | None
     seqs: list[int | None]
     created_us: list[int]
 
@@ -110,21 +111,21 @@ def write(connection: sqlite3.Connection, row: SessionRow, base: Base, changes: 
     Appends, metadata keys, language and graph merge; SessionConflictError if stored events were
     edited and another holder committed since, or the event is archived or about to be.
     """
-    theirs, reloaded = reading.since(connection, row, base)
+    theirs = None if row.version == base.version else reading.since(connection, row, base)
     if changes.rewrites:
         _check_rewrite(connection, row, base, changes)
         _rewrite(connection, row.sid, changes)
-    if changes.graph is not None:
-        _replace_graph(connection, row.sid, theirs.graph, changes.graph, now_us)
     stamp_us = max(now_us, row.updated_us or 0)
-    seqs, created_us = insert_events(connection, row.sid, changes.events, stamp_us)
-    _update_row(connection, row, changes, stamp_us, now_us)
+    snapshots = [] if changes.graph is None else _replace_graph(connection, row.sid, changes.graph, stamp_us)
+    insert_events(connection, row.sid, row.next_seq, snapshots, stamp_us)
+    first_seq = row.next_seq + len(snapshots)
+    seqs, created_us = insert_events(connection, row.sid, first_seq, changes.events, stamp_us)
+    stored = [event for event, seq in zip(changes.events, seqs, strict=True) if seq is not None]
+    after = _update_row(connection, row, changes, [*snapshots, *stored], stamp_us, now_us)
     if changes.rewrites:
         recount(connection, row.sid)
-    after = reading.by_sid(connection, row.sid)
-    if after is None:  # pragma: no cover  the row was read in this transaction
-        raise SessionConflictError("vanished during its own write", operation="save", key=row.session_id)
-    return Written(after, theirs, reloaded, seqs, created_us)
+        after = reading.by_sid(connection, row.sid) or after
+    return Written(after, theirs, seqs, created_us)
 
 
 def _check_rewrite(connection: sqlite3.Connection, row: SessionRow, base: Base, changes: Changes) -> None:
@@ -149,15 +150,14 @@ def _rewrite(connection: sqlite3.Connection, sid: int, changes: Changes) -> None
             (*event[1:8], seq in changes.replaced, sid, seq),
         )
     connection.executemany("DELETE FROM event WHERE sid = ? AND seq = ?", [(sid, seq) for seq in changes.removed])
-    connection.execute("UPDATE session SET rewrites = rewrites + 1 WHERE sid = ?", (sid,))
 
 
-def _replace_graph(connection: sqlite3.Connection, sid: int, old: str | None, new: str, now_us: int) -> None:
-    """Store the new state; keep the old one as an event if an earlier event names a node that it alone has."""
+def _replace_graph(connection: sqlite3.Connection, sid: int, new: str, now_us: int) -> list[NewEvent]:
+    """Store the new state; the old one as an event to be kept if an earlier event names a node that it alone has."""
+    old = reading.graph(connection, sid)
+    snapshots = []
     if old is not None and _is_referred_to(connection, sid, lost_nodes(old, new or "null")):
-        snapshot = NewEvent(SNAPSHOT, now_us, GRAPH_SNAPSHOT, old, metadata="{}")
-        insert_events(connection, sid, [snapshot], now_us)
-        connection.execute("UPDATE session SET text_bytes = text_bytes + ? WHERE sid = ?", (snapshot.text_bytes, sid))
+        snapshots.append(NewEvent(SNAPSHOT, now_us, GRAPH_SNAPSHOT, old, metadata="{}"))
     if new:
         connection.execute(
             "INSERT INTO graph_state(sid, state) VALUES(?, ?) ON CONFLICT(sid) DO UPDATE SET state = excluded.state",
@@ -165,6 +165,7 @@ def _replace_graph(connection: sqlite3.Connection, sid: int, old: str | None, ne
         )
     else:
         connection.execute("DELETE FROM graph_state WHERE sid = ?", (sid,))
+    return snapshots
 
 
 def _is_referred_to(connection: sqlite3.Connection, sid: int, nodes: set[str]) -> bool:
@@ -175,15 +176,15 @@ def _is_referred_to(connection: sqlite3.Connection, sid: int, nodes: set[str]) -
 
 
 def insert_events(
-    connection: sqlite3.Connection, sid: int, events: Iterable[NewEvent], stamp_us: int
+    connection: sqlite3.Connection, sid: int, first_seq: int, events: Iterable[NewEvent], stamp_us: int
 ) -> tuple[list[int | None], list[int]]:
-    """Insert events at the session's next sequence numbers; returns these and the events' times.
+    """Insert events from a sequence number on; returns their numbers and times.
 
-    An event whose client_id the session has already is left out (None). Counters are the caller's.
+    An event whose client_id the session has already is left out (None). The session's row is the caller's.
     """
-    (next_seq,) = connection.execute("SELECT next_seq FROM session WHERE sid = ?", (sid,)).fetchone()
     seqs: list[int | None] = []
     times: list[int] = []
+    next_seq = first_seq
     for event in events:
         created_us = stamp_us if event.created_us is None else event.created_us
         times.append(created_us)
@@ -193,7 +194,6 @@ def insert_events(
         connection.execute(_INSERT_EVENT, (sid, next_seq, event.kind, created_us, *event[2:]))
         seqs.append(next_seq)
         next_seq += 1
-    connection.execute("UPDATE session SET next_seq = ? WHERE sid = ?", (next_seq, sid))
     return seqs, times
 
 
@@ -202,25 +202,40 @@ def _is_repeated(connection: sqlite3.Connection, sid: int, client_id: str) -> bo
     return connection.execute(query, (sid, client_id)).fetchone() is not None
 
 
-def _update_row(connection: sqlite3.Connection, row: SessionRow, changes: Changes, stamp_us: int, now_us: int) -> None:
-    values: dict[str, Any] = {"updated_us": stamp_us, "last_activity_us": max(now_us, row.last_activity_us)}
-    values["on_loan"] = 0
-    values["minute"] = values["last_activity_us"] // MINUTE_US
-    if not changes.empty:
-        values["version"] = row.version + 1
+def _update_row(
+    connection: sqlite3.Connection,
+    row: SessionRow,
+    changes: Changes,
+    stored: list[NewEvent],
+    stamp_us: int,
+    now_us: int,
+) -> SessionRow:
+    """Bring the session's row in step with what was written, in one statement."""
+    active_us = max(now_us, row.last_activity_us)
+    sets: dict[str, Any] = {
+        "updated_us = ?": stamp_us,
+        "last_activity_us = ?": active_us,
+        "next_seq = next_seq + ?": len(stored),
+        "version = version + ?": int(not changes.empty),
+    }
+    sets |= _counters(stored)
+    if active_us // MINUTE_US != row.last_activity_us // MINUTE_US:
+        sets["minute = ?"] = active_us // MINUTE_US
+    if row.on_loan:
+        sets["on_loan = ?"] = 0
+    if changes.rewrites:
+        sets["rewrites = rewrites + ?"] = 1
     if changes.language is not None:
-        values["language"] = changes.language
+        sets["language = ?"] = changes.language
     if changes.tz_assumed:
-        values["tz_assumed"] = 1
+        sets["tz_assumed = ?"] = 1
     user_id = changes.user_id
     if changes.metadata:
-        merged, user_id = _merged_metadata(row, changes)
-        values["metadata"] = merged
+        sets["metadata = ?"], user_id = _merged_metadata(row, changes)
     if user_id is not None:
-        values["user_id"] = checked_user(row.user_id, user_id, row.session_id)
-    assignments = ", ".join(f"{name} = ?" for name in values)
-    connection.execute(f"UPDATE session SET {assignments} WHERE sid = ?", (*values.values(), row.sid))
-    _count_events(connection, row.sid, changes.events)
+        sets["user_id = ?"] = checked_user(row.user_id, user_id, row.session_id)
+    query = f"UPDATE session SET {', '.join(sets)} WHERE sid = ? RETURNING {COLUMNS}"
+    return SessionRow._make(connection.execute(query, (*sets.values(), row.sid)).fetchone())
 
 
 def _merged_metadata(row: SessionRow, changes: Changes) -> tuple[str, str | None]:
@@ -244,26 +259,24 @@ def checked_user(known: str | None, given: str, session_id: str) -> str:
     return given
 
 
-def _count_events(connection: sqlite3.Connection, sid: int, events: list[NewEvent]) -> None:
-    if not events:
-        return
-    verdicts = [event.feedback for event in events]
-    messages = [event for event in events if event.kind == MESSAGE]
-    connection.execute(
-        "UPDATE session SET n_messages = n_messages + ?, text_bytes = text_bytes + ? WHERE sid = ?",
-        (len(messages), sum(event.text_bytes for event in events), sid),
-    )
-    if len(messages) < len(events):
-        connection.execute(
-            """UPDATE session SET n_interactions = n_interactions + ?, fb_correct = fb_correct + ?,
-               fb_incorrect = fb_incorrect + ?, fb_partial = fb_partial + ? WHERE sid = ?""",
-            (len(events) - len(messages), *(verdicts.count(v) for v in ("correct", "incorrect", "partial")), sid),
-        )
-    first = next((event for event in messages if event.tag == "user"), None)
-    if first is not None:
-        connection.execute(
-            "UPDATE session SET title = ? WHERE sid = ? AND title IS NULL", ((first.content or "")[:TITLE_CHARS], sid)
-        )
+def _counters(stored: list[NewEvent]) -> dict[str, int | str]:
+    """What new events add to the counters. Only interactions touch columns that an index covers."""
+    if not stored:
+        return {}
+    messages = [event for event in stored if event.kind == MESSAGE]
+    sets: dict[str, int | str] = {
+        "n_messages = n_messages + ?": len(messages),
+        "text_bytes = text_bytes + ?": sum(event.text_bytes for event in stored),
+    }
+    n_interactions = sum(event.kind == INTERACTION for event in stored)
+    if n_interactions:
+        verdicts = [event.feedback for event in stored]
+        sets["n_interactions = n_interactions + ?"] = n_interactions
+        sets |= {f"fb_{v} = fb_{v} + ?": verdicts.count(v) for v in VERDICTS}
+    asked = next((event for event in messages if event.tag == "user"), None)
+    if asked is not None:
+        sets["title = coalesce(title, ?)"] = (asked.content or "")[:TITLE_CHARS]
+    return sets
 
 
 def recount(connection: sqlite3.Connection, sid: int) -> None:

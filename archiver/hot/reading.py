@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
 
-from archiver.hot.rows import COLUMNS, EVENT_COLUMNS, MESSAGE, Base, SessionRow, Stored, StoredEvent
+from archiver.hot.rows import COLUMNS, EVENT_COLUMNS, MESSAGE, Base, SessionRow, Stored, StoredEvent, Unseen
 from archiver.hot.schema import MINUTE_US
 
 _LIVE: Final = f"SELECT {COLUMNS} FROM session WHERE session_id = ? AND state = 0"
 _BY_SID: Final = f"SELECT {COLUMNS} FROM session WHERE sid = ?"
 _EVENTS: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE sid = ? AND seq >= ? ORDER BY seq"
+_as_event = cast("Callable[[Iterable[Any]], StoredEvent]", partial(tuple.__new__, StoredEvent))
+"""StoredEvent._make without its Python frame, which costs as much as the row: this is the loop of every load."""
 _GRAPH: Final = "SELECT state FROM graph_state WHERE sid = ?"
 
 
@@ -29,7 +32,7 @@ def by_sid(connection: sqlite3.Connection, sid: int) -> SessionRow | None:
 
 def events(connection: sqlite3.Connection, sid: int, first_seq: int = 0) -> list[StoredEvent]:
     """The session's events from a sequence number on."""
-    return [StoredEvent._make(found) for found in connection.execute(_EVENTS, (sid, first_seq))]
+    return list(map(_as_event, connection.execute(_EVENTS, (sid, first_seq))))
 
 
 def graph(connection: sqlite3.Connection, sid: int) -> str | None:
@@ -43,14 +46,12 @@ def whole(connection: sqlite3.Connection, row: SessionRow) -> Stored:
     return Stored(row, events(connection, row.sid), graph(connection, row.sid))
 
 
-def since(connection: sqlite3.Connection, row: SessionRow, base: Base) -> tuple[Stored, bool]:
-    """What a holder of ``base`` has not seen, and whether that is everything because stored events changed."""
+def since(connection: sqlite3.Connection, row: SessionRow, base: Base) -> Unseen:
+    """What a holder of ``base`` has not seen: new events only, unless stored ones were changed."""
     reloaded = row.rewrites != base.rewrites
-    if reloaded or row.next_seq != base.next_seq:
-        found = events(connection, row.sid, 0 if reloaded else base.next_seq)
-    else:
-        found = []
-    return Stored(row, found, graph(connection, row.sid)), reloaded
+    fresh = reloaded or row.next_seq != base.next_seq
+    found = events(connection, row.sid, 0 if reloaded else base.next_seq) if fresh else []
+    return Unseen(found, graph(connection, row.sid), reloaded)
 
 
 def messages(connection: sqlite3.Connection, sid: int, *, after: int | None, last: int | None) -> list[StoredEvent]:
@@ -59,7 +60,7 @@ def messages(connection: sqlite3.Connection, sid: int, *, after: int | None, las
     fresh = total if after is None else max(0, total - after - 1)
     wanted = fresh if last is None else min(last, fresh)
     query = f"SELECT {EVENT_COLUMNS} FROM event WHERE sid = ? AND kind = {MESSAGE} ORDER BY seq DESC LIMIT ?"
-    found = [StoredEvent._make(row) for row in connection.execute(query, (sid, wanted))]
+    found = list(map(_as_event, connection.execute(query, (sid, wanted))))
     return found[::-1]
 
 

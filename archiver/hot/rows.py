@@ -80,6 +80,18 @@ class Stored(NamedTuple):
     graph: str | None
 
 
+class Unseen(NamedTuple):
+    """What a holder has not seen of a session.
+
+    Attributes:
+        reloaded: ``events`` are all events, because stored ones were edited or removed.
+    """
+
+    events: Sequence[StoredEvent]
+    graph: str | None
+    reloaded: bool
+
+
 class Base(NamedTuple):
     """The state of the session that a holder last saw."""
 
@@ -119,12 +131,17 @@ class Changes:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (
-            self.events or self.rewrites or self.metadata or self.language or self.graph is not None or self.user_id
-        )
+        return not self.events and self.only_events
+
+    @property
+    def only_events(self) -> bool:
+        """Whether nothing but new events would be written."""
+        return not (self.rewrites or self.metadata or self.language or self.graph is not None or self.user_id)
 
     def followed_by(self, later: Changes) -> Changes:
         """Both as one save: ``later``'s events come last, and its values win."""
+        if later.empty:
+            return self
         return replace(
             self,
             events=[*self.events, *later.events],
@@ -147,4 +164,5 @@ __all__ = [
     "SessionRow",
     "Stored",
     "StoredEvent",
+    "Unseen",
 ]

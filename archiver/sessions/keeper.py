@@ -245,8 +245,7 @@ def _refresh(tracked: Tracked, connection: Connection, row: SessionRow) -> None:
     if row.sid != tracked.sid:
         tracked.reattach(reading.whole(connection, row))
     elif row.version != tracked.base.version:
-        theirs, reloaded = reading.since(connection, row, tracked.base)
-        tracked.refresh(theirs, reloaded=reloaded)
+        tracked.refresh(row, reading.since(connection, row, tracked.base))
 
 
 def _write_row(

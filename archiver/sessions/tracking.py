@@ -13,7 +13,7 @@ from archiver.errors import InputError
 from archiver.events import VERDICTS, canonical_json, check_id, check_text, format_time
 from archiver.hot.lifecycle import merged_by_time
 from archiver.hot.live import Appended, Written
-from archiver.hot.rows import INTERACTION, MESSAGE, Base, Changes, NewEvent, SessionRow, Stored, StoredEvent
+from archiver.hot.rows import INTERACTION, MESSAGE, Base, Changes, NewEvent, SessionRow, Stored, StoredEvent, Unseen
 from archiver.sessions import convert
 from archiver.sessions.lines import Line
 from archiver.sessions.model import Session
@@ -45,13 +45,13 @@ class Tracked:
 
     # ---------------------------------------------------------------- from the store to the object
 
-    def refresh(self, stored: Stored, *, reloaded: bool) -> None:
+    def refresh(self, row: SessionRow, unseen: Unseen) -> None:
         """Take over what others committed; what this holder changed and has not saved stays."""
         changes = self.collect()
         if changes.rewrites:
             self.uncollect()  # the edit and their commit cannot both stand: the next save says so
         else:
-            self._take_over(stored, changes, reloaded=reloaded)
+            self._take_over(Stored(row, unseen.events, unseen.graph), changes, reloaded=unseen.reloaded)
 
     def reattach(self, stored: Stored) -> None:
         """The session was archived and restored: its rows are new, and this object's unsaved changes still count."""
@@ -159,9 +159,10 @@ class Tracked:
         both = own.followed_by(extra)
         self._turns.accept(self.session.chat_history, own)
         self._acts.accept(self.session.interactions, own)
-        graph = written.theirs.graph if both.graph is None else both.graph or None
-        theirs = Stored(written.row, written.theirs.events, graph)
-        self._take_over(theirs, _without(own, extra), reloaded=written.reloaded)
+        events, graph, reloaded = written.theirs or Unseen((), self._graph, reloaded=False)
+        if both.graph is not None:
+            graph = both.graph or None
+        self._take_over(Stored(written.row, events, graph), _without(own, extra), reloaded=reloaded)
         rows = [
             StoredEvent(seq, event.kind, created_us, *event[2:])
             for event, seq, created_us in zip(both.events, written.seqs, written.created_us, strict=True)
@@ -183,6 +184,8 @@ class Tracked:
 
 def _without(own: Changes, extra: Changes) -> Changes:
     """The fields the object shows already as stored: its own, but those that the call itself set."""
+    if extra.only_events:
+        return own
     return replace(
         own,
         metadata={key: text for key, text in own.metadata.items() if key not in extra.metadata},
