@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.schema import Schema
+from deltalake.schema import Field, Schema
 from deltalake.transaction import AddAction, RemoveAction
 
 from archiver.errors import ConflictError, InputError, ObjectNotFoundError, StorageError
@@ -146,9 +146,7 @@ def _declared_statistics(table: str) -> dict[str, str]:
 def _add_columns(table: DeltaTable, wanted: Schema) -> None:
     """Columns of a newer release become nullable columns of the older table; its files read as null."""
     known = {field.name for field in table.schema().fields}
-    missing = [f for f in wanted.fields if f.name not in known]
-    for field in missing:
-        field.nullable = True
+    missing = [Field(f.name, f.type, nullable=True, metadata=f.metadata) for f in wanted.fields if f.name not in known]
     if missing:
         table.alter.add_columns(missing)
 
@@ -241,8 +239,10 @@ def dataset(store: ObjectStore, table: str, version: LakeVersion | None = None) 
     handle = open_table(store, table, pinned.tables[table])
     root = local_path(store, f"{PREFIX}/{table}")  # delta-rs's own file system copies every range through Python
     local = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()) if root else None
+    declared = table_with_partition(TABLES[table])
+    schema = pa.schema([field.with_nullable(True) for field in declared])  # older files lack newer columns
     with _translated("scan", table):
-        return handle.to_pyarrow_dataset(filesystem=local)
+        return handle.to_pyarrow_dataset(filesystem=local).replace_schema(schema)
 
 
 def run_of(store: ObjectStore, table: str) -> int:

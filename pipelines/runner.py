@@ -142,7 +142,7 @@ class DaskRunner:
 
         futures = {client.submit(function, task, pure=False): task for task in tasks}
         try:
-            for future in distributed.as_completed(list(futures)):
+            for future in distributed.as_completed(list(futures), loop=client.loop):
                 on_done(futures.pop(future), future.result())
         finally:
             client.cancel(list(futures))
@@ -152,7 +152,10 @@ class DaskRunner:
             return self._client
         distributed = _distributed()
         address = self._settings.address or distributed.LocalCluster(
-            n_workers=worker_count(self._settings), threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=worker_count(self._settings),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
         )
         self._client = distributed.Client(address, set_as_default=False)
         self._client.run(_one_thread)

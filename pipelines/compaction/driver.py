@@ -181,6 +181,9 @@ class _Compaction:
             gap = next((r.gap for r in results if r.gap), None)
             if gap is not None:
                 return self._abandon(plan, gap, results)
+            if any(r.stale for r in results):
+                self._discard([f for r in results for f in r.files])
+                return self._finish(plan)  # which reads the keys again
             changes = self._changes(plan, results)
             if archive.tombstones(self._store).entries == ledger.entries:
                 break

@@ -59,6 +59,7 @@ class MapResult:
         superseded: date → sessions whose rows in the session-level tables these rows replace.
         withdrawn: date → sessions stored earlier that must not be in any table any more.
         gap: The segment that could not be read; then nothing else here counts.
+        stale: An erasure rewrote a segment since its keys were read; then nothing else here counts.
     """
 
     files: tuple[StagedFile, ...] = ()
@@ -68,6 +69,7 @@ class MapResult:
     rejects: tuple[Reject, ...] = ()
     excluded: int = 0
     gap: Gap | None = None
+    stale: bool = False
 
 
 def map_parts(task: MapTask) -> MapResult:
@@ -76,16 +78,22 @@ def map_parts(task: MapTask) -> MapResult:
     origins: list[pa.Table] = []
     for part in task.parts:
         try:
-            table = _read(task.store, part.part)
+            table = _read(task.store, part)
         except CorruptDataError as error:
             return MapResult(gap=Gap(part.part.ref, "damaged", str(error)))
+        if table is None:
+            return MapResult(stale=True)
         origins.append(_origin(part, table, sum(t.num_rows for t in tables)))
         tables.append(table)
     return _stage_all(task, *_sorted(pa.concat_tables(tables), pa.concat_tables(origins)))
 
 
-def _read(store: ObjectStore, part: Part) -> pa.Table:
-    file = archive.open_bytes(store.get(part.ref.key), part.ref)
+def _read(store: ObjectStore, chosen: ChosenPart) -> pa.Table | None:
+    """The part's rows; None if they are not the bytes that the rows were chosen from."""
+    part, data = chosen.part, store.get(chosen.part.ref.key)
+    if hashlib.sha256(data).hexdigest() != chosen.sha256:
+        return None
+    file = archive.open_bytes(data, part.ref)
     stop = file.num_row_groups if part.stop is None else min(part.stop, file.num_row_groups)
     batches = segments.read_batches(file, key=part.ref.key, row_groups=range(part.start, stop))
     return pa.Table.from_batches(batches, segments.SCHEMA)
