@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -78,13 +78,15 @@ class Pusher:
         self._facts = facts
         self._metrics = metrics
 
-    def push_closed(self, *, now_us: int) -> PushReport:
-        """Everything that waits, in sequence order, up to the first failure, which is noted and raised."""
+    def push_closed(self, *, now_us: int, stop: Callable[[], bool] = lambda: False) -> PushReport:
+        """Everything that waits, in sequence order, up to ``stop`` or the first failure, which is noted and raised."""
         report = PushReport()
         waiting = [segment for segment in self._hot.claims.unreleased() if segment.state != "open"]
         if waiting:
             archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
         for segment in waiting:
+            if stop():
+                break
             try:
                 self._finish(segment, report, now_us=now_us)
             except SessionLakeError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -83,14 +84,13 @@ def seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int
 
 def _seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
     sequence = hot.claims.next_sequence()
-    built = _build(hot, SegmentHeader(hot.claims.archiver_id, sequence), records)
+    built = _build(hot, SegmentHeader(hot.claims.archiver_id, sequence), segments.row_groups(records))
     return hot.claims.add_import_segment(sequence, built.sealed, now_us=now_us)
 
 
 def build(hot: HotStore, segment: Segment) -> Built:
     """Write a segment's file from its claims, as they were when claimed. The same claims give the same digest."""
-    records = (record for group in hot.claims.records(segment) for record in group)
-    return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), records)
+    return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), hot.claims.records(segment))
 
 
 def rebuild(hot: HotStore, segment: Segment) -> SpoolFile:
@@ -133,18 +133,27 @@ def _records_of(file: pq.ParquetFile, *, key: str) -> Iterator[SessionRecord]:
         yield from segments.batch_to_records(batch)
 
 
-def _build(hot: HotStore, header: SegmentHeader, records: Iterable[SessionRecord]) -> Built:
+def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRecord]]) -> Built:
     members: list[Member] = []
 
     def fill(sink: IO[bytes]) -> SegmentSummary:
-        return segments.write_segment(sink, header, _batches(records, members))
+        return segments.write_segment(sink, header, _ahead(_batches(groups, members)))
 
     file, summary = hot.spool.write(hot.spool.path(header.archiver_id, header.sequence), fill)
     return Built(file, summary, tuple(members))
 
 
-def _batches(records: Iterable[SessionRecord], members: list[Member]) -> Iterator[pa.RecordBatch]:
-    for row_group, group in enumerate(segments.row_groups(records)):
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, the next one read while the caller encodes this one: encoding needs no interpreter."""
+    with ThreadPoolExecutor(1, thread_name_prefix="seal") as pool:
+        upcoming = pool.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _batches(groups: Iterator[list[SessionRecord]], members: list[Member]) -> Iterator[pa.RecordBatch]:
+    for row_group, group in enumerate(groups):
         batch = _converted(group)
         digests = batch.column("content_sha256").to_pylist()
         uids = batch.column("session_uid").to_pylist()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from archiver.errors import CorruptDataError
 from archiver.events import FeedbackCounts, Interaction, Message, SessionRecord
 from archiver.hot.schema import MESSAGE
 from archiver.hot.transactions import Transactions
-
-GROUP_SESSIONS: Final = 128
+from archiver.segments import ROW_GROUP_BYTES, ROW_GROUP_SESSIONS
 
 _SESSIONS = """
-SELECT c.sid, c.session_uid, s.session_id, s.created_us, s.extra, s.reported, c.revision, g.claimed_us, c.frozen,
+SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, s.reported, c.revision, g.claimed_us,
   CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END,
   CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END,
   CASE c.frozen WHEN 1 THEN c.language ELSE s.language END,
@@ -32,20 +31,31 @@ WHERE c.segment = ? AND c.session_uid > ? AND c.session_uid <= ? ORDER BY c.sess
 
 
 def claimed_records(database: Transactions, segment: int) -> Iterator[list[SessionRecord]]:
-    """The sessions of an unreleased segment sorted by session_uid, up to GROUP_SESSIONS at a time.
+    """The sessions of an unreleased segment sorted by session_uid, a row group at a time.
 
     Every group is one short read transaction. CorruptDataError names a session whose rows cannot be read.
     """
     after = ""
     while True:
         with database.reader() as connection:
-            sessions = connection.execute(_SESSIONS, (segment, after, GROUP_SESSIONS)).fetchall()
-            if not sessions:
+            found = connection.execute(_SESSIONS, (segment, after, ROW_GROUP_SESSIONS)).fetchall()
+            if not found:
                 return
+            sessions = _within_a_group(found)
             last = sessions[-1][1]
             events = connection.execute(_EVENTS, (segment, after, last)).fetchall()
         yield _records(sessions, events)
         after = last
+
+
+def _within_a_group(sessions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The head whose texts fill a row group: its events are all in memory at once."""
+    total = 0
+    for count, row in enumerate(sessions, start=1):
+        total += row[2]
+        if total >= ROW_GROUP_BYTES:
+            return sessions[:count]
+    return sessions
 
 
 def _records(sessions: list[tuple[Any, ...]], events: list[tuple[Any, ...]]) -> list[SessionRecord]:
@@ -70,7 +80,7 @@ def _record(
     interactions: list[Interaction],
     client_ids: dict[str, dict[str, str]],
 ) -> SessionRecord:
-    (_, uid, session_id, created_us, extra, reported, revision, claimed_us, _, *frozen) = row
+    (_, uid, _, session_id, created_us, extra, reported, revision, claimed_us, *frozen) = row
     updated_us, user_id, language, tz_assumed, metadata, graph_state = frozen
     record = SessionRecord(
         session_id=session_id,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from archiver import archive, doctor, sealing
 from archiver.errors import SessionLakeError, StorageError
 from archiver.hot import HotStore
+from archiver.hot.claims import Segment
 from archiver.hot.due import Backlog
 from archiver.objects import ObjectStore, StoreFacts
 from archiver.pushing import Pusher, PushReport
@@ -130,20 +132,29 @@ class _Sweep:
         self._clean_spool()
         obeyed = self._obey_tombstones()
         self._push()
-        while not self._stop():
-            if only_when_worthwhile and not worthwhile(self._hot, self._settings, now_us=self._now_us):
-                break
-            self._check_room()
-            segment = sealing.seal(self._hot, self._settings, now_us=self._now_us)
-            if segment is None:
-                break
-            self.report.sessions_claimed += segment.n_sessions
-            self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
-            self._push()
-        if obeyed:
-            self._hot.checkpoint()  # else deleted texts stay readable in the WAL
+        with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
+            pushing: Future[None] | None = None
+            while (segment := self._sealed(only_when_worthwhile)) is not None:
+                self.report.sessions_claimed += segment.n_sessions
+                self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
+                # The next segment is built while this one is pushed, but never more than one ahead of the proof.
+                if pushing is not None:
+                    pushing.result()
+                if self._stop():
+                    break
+                pushing = pool.submit(self._push)
+            if pushing is not None:
+                pushing.result()
         for tombstone in obeyed:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
+
+    def _sealed(self, only_when_worthwhile: bool) -> Segment | None:
+        if self._stop():
+            return None
+        if only_when_worthwhile and not worthwhile(self._hot, self._settings, now_us=self._now_us):
+            return None
+        self._check_room()
+        return sealing.seal(self._hot, self._settings, now_us=self._now_us)
 
     def _push(self) -> None:
         if not self._hot.claims.unreleased():
@@ -151,7 +162,7 @@ class _Sweep:
         if self._facts is None:
             self._facts = _safe_facts(self._hot, self._store)
         pusher = Pusher(self._hot, self._store, facts=self._facts, metrics=self.metrics)
-        self.report.add(pusher.push_closed(now_us=self._now_us))
+        self.report.add(pusher.push_closed(now_us=self._now_us, stop=self._stop))
 
     def _clean_spool(self) -> None:
         wanted = {self._hot.spool.path(s.archiver_id, s.sequence) for s in self._hot.claims.unreleased()}

@@ -90,7 +90,7 @@ def kill_at_steps(mortals: Mortals, tmp_path: Path, fresh: Fresh, *, every: int)
     assert {"before create", "before commit", "spool written, not linked", "after spool remove"} <= set(steps)
     for kill_at in range(1, len(steps) + 1, every):
         hot, limits = copied(tmp_path, f"hot-{kill_at}"), with_storage(fresh())
-        assert mortals.sweep(hot, limits, now_us=NOW_US, kill_at=kill_at).killed, steps[kill_at - 1]
+        assert mortals.sweep(hot, limits, now_us=NOW_US, kill_at=kill_at).failures == (), steps[kill_at - 1]
         finish(hot, limits)
         assert_exactly_once(hot, limits, contents(records))
         shutil.rmtree(hot)
@@ -151,7 +151,7 @@ def test_write_of_every_kind_to_a_claimed_session_survives_a_kill_at_every_step(
             copied(tmp_path, f"hot-{kill_at}"),
             with_storage(fresh_directory(), segment_sessions=100),
         )
-        assert mortals.sweep(hot_directory, limits, now_us=NOW_US, kill_at=kill_at).killed
+        assert mortals.sweep(hot_directory, limits, now_us=NOW_US, kill_at=kill_at).failures == ()
         finish(hot_directory, limits)
         assert_exactly_once(hot_directory, limits, expected)
         shutil.rmtree(hot_directory)

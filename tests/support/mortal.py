@@ -183,7 +183,8 @@ def _serve() -> None:
             answer = pipe.read()
         _, status = os.waitpid(child, 0)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        print(answer or json.dumps({"killed": killed, "steps": [], "failures": [f"status {status}"]}), flush=True)
+        died = {"killed": killed, "steps": [], "failures": [] if killed else [f"status {status}"]}
+        print(answer or json.dumps(died), flush=True)
 
 
 if __name__ == "__main__":
