@@ -124,6 +124,11 @@ class _Interrupted(DirectoryStore):
             self._at = ""
             self._then()
 
+    def create(self, key: str, data: bytes | Path, **values: Any) -> bool:
+        if key.startswith("tables/_runs/"):  # the keys are read, the plan is made
+            self._interrupt("create")
+        return super().create(key, data, **values)
+
     def stage(self, key: str, data: bytes | Path) -> str:
         self._interrupt("stage")
         return super().stage(key, data)
@@ -133,7 +138,7 @@ class _Interrupted(DirectoryStore):
         super().publish(key, token)
 
 
-@pytest.mark.parametrize("step", ["publish"])
+@pytest.mark.parametrize("step", ["create", "stage", "publish"])
 def test_an_erasure_while_a_compaction_runs(hosts: list[HotStore], files: Path, tmp_path: Path, step: str) -> None:
     store = DirectoryStore(tmp_path / "lake")
     importer.import_files([files], hosts[0], store, CONFIG, now_us=NOW_US)
@@ -145,6 +150,8 @@ def test_an_erasure_while_a_compaction_runs(hosts: list[HotStore], files: Path, 
     _erase_tables(store)
     assert len(_uids(store)) == 15
     assert places_of(b"of eve", store, hosts) == []
+    rows = lake.scan(store, "messages").select(["session_id", "content"]).to_pylist()
+    assert all(row["content"].endswith(row["session_id"].replace("bob-", "of bob ")) for row in rows)
 
 
 def test_an_erasure_of_a_session_killed_before_the_tables_is_finished_by_the_next(
