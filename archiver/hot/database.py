@@ -150,7 +150,7 @@ class Database:
 
         Its connections must be neither used nor closed here, closing could checkpoint under the parent.
         """
-        self._gate.close()
+        self._gate.forget()
 
     # ---------------------------------------------------------------- taking turns
 

@@ -42,7 +42,7 @@ class Gate:
                 hint="the directory must be writable by this user",
             ) from error  # fmt: skip
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._waiter: threading.Thread | None = None
+        self._waiter_fd: int | None = None
         self._abandoned: _Request | None = None
 
     def acquire(self, timeout_seconds: float) -> None:
@@ -64,17 +64,24 @@ class Gate:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the descriptor back; the gate cannot be used afterwards."""
+        """Give the descriptors back; the gate cannot be used afterwards."""
         self._requests.put(None)
         os.close(self._fd)
 
+    def forget(self) -> None:
+        """After a fork, in the child: close what it inherited, so that the lock can end with the parent."""
+        os.close(self._fd)
+        if self._waiter_fd is not None:
+            os.close(self._waiter_fd)
+
     def _acquire_blocking(self, timeout_seconds: float) -> None:
         # A blocking flock has no time-out, so a thread of its own sits in it and a caller can leave.
-        if self._waiter is None:
-            self._waiter = threading.Thread(
-                target=_serve, args=(self._fd, self._requests), name="sessionlake-gate", daemon=True
-            )
-            self._waiter.start()
+        if self._waiter_fd is None:
+            # A descriptor of its own: when this one is closed and its number reused, the thread may still hold it.
+            self._waiter_fd = os.dup(self._fd)
+            threading.Thread(
+                target=_serve, args=(self._waiter_fd, self._requests), name="sessionlake-gate", daemon=True
+            ).start()
         request = _Request()
         self._requests.put(request)
         try:
@@ -122,6 +129,7 @@ def _serve(fd: int, requests: queue.SimpleQueue[_Request | None]) -> None:
         if not request.grant():
             fcntl.flock(fd, fcntl.LOCK_UN)
         request.answered.release()
+    os.close(fd)
 
 
 def refuse_network_filesystem(directory: Path, mounts: Path = Path("/proc/self/mounts")) -> None:

@@ -492,3 +492,26 @@ def test_a_database_of_another_program_or_a_newer_version_is_refused(tmp_path: P
     connection.close()
     with pytest.raises(CorruptDataError, match="999"):
         HotStore(tmp_path / "newer")
+
+
+def test_a_gate_closed_while_it_waits_lets_nothing_else_go(
+    tmp_path: Path, stopped_holder: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    gate = Gate(tmp_path / "lock")
+    holder = stopped_holder(tmp_path / "lock")
+    with pytest.raises(StoreBusyError):
+        gate.acquire(0.1)
+    gate.close()
+    reused = Gate(tmp_path / "other")  # gets the number of the descriptor just closed
+    reused.acquire(1)
+    holder.kill()
+    holder.wait()
+    deadline = time.monotonic() + 5
+    while any(thread.name == "sessionlake-gate" for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = Gate(tmp_path / "other")
+    with pytest.raises(StoreBusyError):
+        second.acquire(0.1)
+    reused.release()
+    second.close()
+    reused.close()
