@@ -72,7 +72,6 @@ def test_every_block_of_the_readme_runs(after_demo):
     directory, _ = after_demo
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-        "SESSIONLAKE_HOT__SESSION_MAX_AGE_HOURS": "0",
     }  # fmt: skip
     script = 'set -e\nsessionlake() { python -m pipelines "$@"; }\n'
     for block in blocks(README, "console"):
