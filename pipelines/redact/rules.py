@@ -47,8 +47,23 @@ def find(text: str) -> list[Finding]:
     """Findings in order, without overlaps."""
     if not text.isascii() and _FOREIGN_DIGIT.search(text):
         text = text.translate(_TO_ASCII_DIGITS)  # character for character: positions stay
-    findings = [finding for rule in _suspicions(text) for finding in _apply(rule, text)]
+    findings = [finding for rule in _suspicions(text) for finding in _apply(rule, text, 0, len(text))]
+    if _DIGIT_RUN.search(text):
+        findings += [f for start, end in _windows(text) for rule in _NUMBERS for f in _apply(rule, text, start, end)]
     return without_overlaps(findings) if findings else findings
+
+
+def _windows(text: str) -> Iterator[tuple[int, int]]:
+    """Stretches around runs of digits, with room for the letters that numbers of some kinds begin and end with."""
+    start = end = 0
+    for run in _DIGIT_RUN.finditer(text):
+        if run.start() - _WINDOW_CHARS > end:
+            if end:
+                yield start, end
+            start = run.start() - _WINDOW_CHARS
+        end = run.end() + _WINDOW_CHARS
+    if end:
+        yield max(0, start), end
 
 
 def without_overlaps(findings: list[Finding]) -> list[Finding]:
@@ -60,14 +75,14 @@ def without_overlaps(findings: list[Finding]) -> list[Finding]:
     return kept
 
 
-def _apply(rule: _Compiled, text: str) -> Iterator[Finding]:
-    for match in rule.pattern.finditer(text):
-        start = match.start(rule.group)
+def _apply(rule: _Compiled, text: str, start: int, end: int) -> Iterator[Finding]:
+    for match in rule.pattern.finditer(text, start, end):
         if rule.before and not rule.before.search(text, max(0, match.start() - _BEFORE_CHARS), match.start()):
             continue
         length = rule.check(match[rule.group])
         if length:
-            yield Finding(start, start + length, rule.kind)
+            first = match.start(rule.group)
+            yield Finding(first, first + length, rule.kind)
 
 
 def _digits(text: str) -> str:
@@ -191,12 +206,13 @@ def _italian_id(text: str) -> int:
 _ZEROS: Final = (
     "\u0660\u06f0\u07c0\u0966\u09e6\u0a66\u0ae6\u0b66\u0be6\u0c66\u0ce6\u0d66\u0e50\u0ed0\u0f20\u1040\u17e0\u1810\uff10"
 )
-_DIGIT_RUN: Final = re.compile(r"[0-9](?:[ ().\-\xa0]{0,2}[0-9]){5}")
+_DIGIT_RUN: Final = re.compile(r"[0-9](?:(?:[ ().\-\xa0]{0,2}[0-9]){5,}|[0-9][A-EHLMPRST][0-9]{2}[A-Z][0-9]{3})")
+"""Six digits that belong together, or the middle of an Italian tax code."""
+_WINDOW_CHARS: Final = 24
 _FOREIGN_DIGIT: Final = re.compile("[" + "".join(f"{zero}-{chr(ord(zero) + 9)}" for zero in _ZEROS) + "]")
 _COLONS: Final = re.compile(r":[0-9a-fA-F]{0,4}:[0-9a-fA-F]{0,4}")
 _TO_ASCII_DIGITS: Final = {ord(zero) + digit: str(digit) for zero in _ZEROS for digit in range(10)}
 _ASSIGNED: Final = re.compile(r"[=:][ \"']{0,3}[A-Za-z0-9_+\-]{4}")
-_ITALIAN: Final = re.compile(r"[A-Z][0-9]{2}[A-EHLMPRST]")
 
 
 _BEFORE: Final = r"(?<![A-Za-z0-9_])"
@@ -256,7 +272,9 @@ def _any_start(before: str, pattern: str) -> str:
     return f"{before}(?=(?P<value>{pattern}))"
 
 
-_NUMBERS: Final = (
+_ITALIAN_ID: Final = r"(?<![A-Za-z0-9])[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?![A-Za-z0-9])"
+_NUMBER_RULES: Final = (
+    _Rule("NATIONAL_ID", _ITALIAN_ID, _italian_id),
     _Rule("IBAN", _any_start(_BEFORE, r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?"), _iban),
     _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[0-9]{3}-[0-9]{2}-[0-9]{4}(?![A-Za-z0-9_-])", _ssn),
     _Rule("NATIONAL_ID", _NO_NUMBER_BEFORE + r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}" + _AFTER, _cpf),
@@ -277,7 +295,6 @@ _NUMBERS: Final = (
     _Rule("PHONE", "|".join(f"(?:{phone})" for phone in _PHONES[4:]), _phone),
 )
 _IPV6: Final = r"(?<![A-Za-z0-9_:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![A-Za-z0-9_:])"
-_ITALIAN_ID: Final = r"(?<![A-Za-z0-9])[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?![A-Za-z0-9])"
 _JWT: Final = _BEFORE + r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}"
 _USER_INFO: Final = r"(?<=://)(?:[^\s/:@]{1,256}:[^\s/@]{1,256}|[^\s/:@]{16,256})(?=@)"
 
@@ -296,6 +313,7 @@ def _compile(*rules: _Rule) -> tuple[_Compiled, ...]:
 
 
 _BEFORE_CHARS: Final = 40
+_NUMBERS: Final = _compile(*_NUMBER_RULES)
 _RULES: Final = {
     "private key": _compile(_Rule("PRIVATE_KEY", _PRIVATE_KEY)),
     "web token": _compile(_Rule("TOKEN", _JWT)),
@@ -305,15 +323,11 @@ _RULES: Final = {
     "assigned": _compile(_Rule("SECRET", _ASSIGNED_VALUE, _secret, _KEY_WORDS)),
     "at": _compile(_Rule("EMAIL", _EMAILS[0]), _Rule("EMAIL", _EMAILS[1])),
     "colons": _compile(_Rule("IP", _IPV6, _ipv6)),
-    "italian": _compile(_Rule("NATIONAL_ID", _ITALIAN_ID, _italian_id)),
-    "number": _compile(*_NUMBERS),
 }
 
 
 def _suspicions(text: str) -> Iterator[_Compiled]:
     """The rules whose own signs are in the text; rare characters are looked for before what they are part of."""
-    if _DIGIT_RUN.search(text):
-        yield from _RULES["number"]
     if "@" in text or "＠" in text:
         yield from _RULES["at"]
     if ":" in text or "=" in text:
@@ -324,8 +338,6 @@ def _suspicions(text: str) -> Iterator[_Compiled]:
         if _COLONS.search(text):
             yield from _RULES["colons"]
     yield from _key_suspicions(text)
-    if _ITALIAN.search(text):
-        yield from _RULES["italian"]
 
 
 def _key_suspicions(text: str) -> Iterator[_Compiled]:
