@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archiver import archive, pushing, restore, sealing
-from archiver.errors import InputError
+from archiver.errors import InputError, SessionConflictError
 from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.inputs import MAX_RECORD_BYTES, input_files, read_texts
@@ -245,9 +245,7 @@ class _Import:
             )
 
     def _add(self, record: SessionRecord, revision: int) -> None:
-        max_age_us = int(self._settings.hot.session_max_age_hours * 3_600_000_000)
-        if self._options.live and revision == 1 and _last_activity_us(record) + max_age_us > self._now_us:
-            self._hot.insert_record(record, last_activity_us=_last_activity_us(record))
+        if self._options.live and revision == 1 and self._make_live(record):
             self._report.made_live += 1
             return
         if revision == 1:
@@ -259,6 +257,18 @@ class _Import:
         limits = self._settings.archive
         if len(self._buffer) >= limits.segment_sessions or self._buffer_bytes >= limits.segment_bytes:
             self._flush()
+
+    def _make_live(self, record: SessionRecord) -> bool:
+        """Put an unexpired session into the hot store; False if it has expired or its id is live already."""
+        activity_us = _last_activity_us(record)
+        max_age_us = int(self._settings.hot.session_max_age_hours * 3_600_000_000)
+        if activity_us + max_age_us <= self._now_us:
+            return False
+        try:
+            self._hot.insert_record(record, last_activity_us=activity_us)
+        except SessionConflictError:  # another conversation has the id: only one can be live, this one is archived
+            return False
+        return True
 
     def _flush(self) -> None:
         if not self._buffer:

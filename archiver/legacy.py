@@ -93,6 +93,10 @@ class _Parser:
 
     def record(self) -> SessionRecord:
         data = self._data
+        if "messages" in self._extra:
+            raise RejectedRecordError(
+                "reserved_field", "an unknown field is called messages; the conversation belongs into chat_history"
+            )
         session_id = self._id(data.get("session_id"), "session_id")
         created_at_us = self._time(data.get("created_at"), "created_at", "bad_created_at")
         updated_at_us = None

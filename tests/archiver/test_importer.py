@@ -175,6 +175,12 @@ def test_live_sessions_go_into_the_hot_store_and_expired_ones_into_the_archive(l
     assert lake.run(young).by_rule == {"live": 1}
 
 
+def test_of_two_unexpired_conversations_with_one_id_one_is_live_and_the_other_archived(lake):
+    times = [{"created_at": f"2027-01-15T0{h}:00:00+00:00", "updated_at": "2027-01-15T08:00:00+00:00"} for h in (6, 7)]
+    report = lake.run(*(session("s", ["a"], **t) for t in times), session("t", ["b"]), live=True)
+    assert (report.made_live, report.imported, report.rejects) == (1, 2, [])
+
+
 def test_an_erased_session_does_not_come_back(lake):
     data = session("s", ["a"])
     uid = session_uid("s", 1_791_021_600_000_000)

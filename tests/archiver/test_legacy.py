@@ -87,6 +87,7 @@ def test_odd_reported_counts_are_kept_word_for_word():
         ({"chat_history": [{"role": "user", "content": "\ud83d"}]}, "lone_surrogate"),
         ({"chat_history": [{"role": "user", "content": "x", "timestamp": "?"}]}, "bad_timestamp"),
         ({"interactions": [{"action_type": "prune", "metadata": "x"}]}, "bad_interaction"),
+        ({"messages": []}, "reserved_field"),
         ({"metadata": "text"}, "bad_metadata"),
         ({"metadata": {"user_id": ["u"]}}, "bad_user_id"),
     ],
