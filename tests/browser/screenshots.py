@@ -61,7 +61,9 @@ def _take(browser: Any, path: Path, target: Path, width: int, theme: str) -> Non
     page.goto(f"file://{path}")
     page.wait_for_timeout(300)
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        target, optimize=True
+    )
     context.close()
 
 

@@ -352,7 +352,7 @@ def test_markup_made_of_text_would_be_refused(open_page: Open, report_page: byte
     assert refused
 
 
-@pytest.mark.parametrize("years", [0, *(pytest.param(years, marks=pytest.mark.slow) for years in (1, 30, 4000))])
+@pytest.mark.parametrize("years", [1, *(pytest.param(years, marks=pytest.mark.slow) for years in (0, 30, 4000))])
 def test_any_stretch_of_time_can_be_drawn(open_page: Open, tmp_path: Path, years: int) -> None:
     store = DirectoryStore(tmp_path / "lake")
     year_us = 365 * showcase.DAY_US
@@ -362,4 +362,6 @@ def test_any_stretch_of_time_can_be_drawn(open_page: Open, tmp_path: Path, years
     opened = open_page(report(store, SETTINGS, now_us=showcase.NOW_US), width=390)
     assert shown(opened.page)["Sessions"] == "2"
     assert opened.page.locator("#chart-sessions canvas").count() == 1
+    cells = opened.page.locator("#table-time tbody tr td:nth-child(2)").all_text_contents()
+    assert sum(int(cell) for cell in cells) == 2, "days fold into longer bars and none is lost"
     assert opened.troubles == []
