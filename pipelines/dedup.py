@@ -86,6 +86,7 @@ def decide(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
         connection.execute(statement).fetchall()  # fetching ends the statement; execute alone need not
 
 
+_TABLE: Final = "CREATE TABLE dropped (row_id VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL)"
 _CONTRADICTIONS: Final = """
     INSERT INTO dropped
     SELECT row_id, 'contradiction' FROM rows_

@@ -75,7 +75,8 @@ def redaction() -> str:
     started = time.process_time()
     flagged = sum(1 for text in texts if redactor.find(text))
     rate = size / 1e6 / (time.process_time() - started)
-    return f"{rate:.0f} MB/s of CPU time over {len(texts)} {'real' if path.exists() else 'generated'} texts, {flagged} flagged"
+    origin = "real" if path.exists() else "generated"
+    return f"{rate:.0f} MB/s of CPU time over {len(texts)} {origin} texts, {flagged} of them flagged"
 
 
 def compare(directory: Path, n_sessions: int, workers: int) -> None:
