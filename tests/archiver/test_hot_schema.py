@@ -1,0 +1,93 @@
+"""Stores of every released version open, and the schema changes only together with its version.
+
+``python tests/archiver/test_hot_schema.py`` writes the dump of the present version.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from archiver import SessionManager
+from archiver.errors import StorageError
+from archiver.hot import HotStore, schema
+
+RELEASED = sorted((Path(__file__).parents[1] / "data" / "hot").glob("v*.sql"))
+CREATED_US = 1_790_000_000_000_000
+
+
+def load(dump: Path, directory: Path) -> None:
+    directory.mkdir()
+    connection = sqlite3.connect(directory / "hot.db")
+    connection.executescript(dump.read_text("utf-8"))
+    connection.close()
+
+
+def definitions(directory: Path) -> dict[str, str]:
+    with HotStore(directory) as store, store.reader() as connection:
+        found = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    return {name: re.sub(r"\s+", " ", re.sub(r"--.*", "", sql)).strip() for name, sql in found}
+
+
+@pytest.mark.parametrize("dump", RELEASED, ids=lambda path: path.stem)
+def test_a_store_of_a_released_version_opens_with_all_it_holds(dump: Path, tmp_path: Path) -> None:
+    load(dump, tmp_path / "old")
+    HotStore(tmp_path / "new").close()
+    assert definitions(tmp_path / "old") == definitions(tmp_path / "new")
+    with SessionManager(tmp_path / "old", clock=lambda: CREATED_US + 1_000_000) as manager:
+        session = manager.get_session("s")
+        assert session is not None
+        assert [m.content for m in session.chat_history] == ["hello", "hi"]
+        assert session.interactions[0].feedback == "correct"
+        assert session.graph_state == {"nodes": [{"id": "n", "content": "x"}]}
+        assert session.metadata == {"k": 1}
+        manager.add_message("s", "user", "goes on")
+        assert len(manager.hot.archiver_id) == 32
+
+
+def test_the_present_version_has_its_dump() -> None:
+    assert f"v{schema.SCHEMA_VERSION}" in [dump.stem for dump in RELEASED]
+    for dump in RELEASED:
+        assert f"user_version={dump.stem[1:]};" in dump.read_text("utf-8")
+
+
+def test_a_failed_migration_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(RELEASED[-1], tmp_path / "s")
+    before = definitions(tmp_path / "s")
+    broken = "CREATE TABLE added(x INTEGER) STRICT;\nCREATE TABLE session(x);\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        patch.setattr(schema, "_MIGRATIONS", {schema.SCHEMA_VERSION - 1: broken})
+        with pytest.raises(StorageError, match="already exists"):
+            HotStore(tmp_path / "s")
+    assert definitions(tmp_path / "s") == before
+
+
+def write_dump() -> None:
+    """Write the dump of the present version."""
+    with tempfile.TemporaryDirectory() as directory:
+        with SessionManager(Path(directory) / "s", clock=lambda: CREATED_US) as manager:
+            session = manager.create_session("s", user_id="u")
+            session.add_message("user", "hello")
+            session.metadata["k"] = 1
+            manager.save_session("s")
+            manager.add_message("s", "assistant", "hi", client_id="c1")
+            manager.add_feedback("s", "n", "correct")
+            manager.update_graph_state("s", {"nodes": [{"id": "n", "content": "x"}]})
+        connection = sqlite3.connect(Path(directory) / "s" / "hot.db")
+        lines = [line for line in connection.iterdump() if not line.startswith("PRAGMA")]
+        connection.close()
+    pragmas = f"PRAGMA application_id={schema.APPLICATION_ID};\nPRAGMA user_version={schema.SCHEMA_VERSION};\n"
+    target = Path(__file__).parents[1] / "data" / "hot" / f"v{schema.SCHEMA_VERSION}.sql"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("\n".join(lines) + "\n" + pragmas, "utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    write_dump()
