@@ -227,23 +227,6 @@ def print_session(console: Console, session: Session) -> None:
     console.result(session.to_dict())
 
 
-@sessions_app.command("restore")
-def sessions_restore(
-    context: typer.Context,
-    session_id: Annotated[str, typer.Argument(metavar="ID")],
-    hot: HotOption = None,
-    storage: StorageOption = None,
-) -> None:
-    """Make an archived session live again in this hot store, its history with it."""
-    program: Program = context.obj
-    with SessionManager.from_settings(_settings(context, hot, storage)) as manager:
-        session = manager.get_session(session_id, restore=True)
-    if session is None:
-        raise UnknownSessionError("no such session, live or archived", operation="restore", key=session_id)
-    program.console.line(f"live again: {session_id}, {len(session.chat_history)} messages")
-    program.console.result({"session_id": session_id, "messages": len(session.chat_history)})
-
-
 @commands.command()
 def verify(
     context: typer.Context,

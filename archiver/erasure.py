@@ -65,7 +65,7 @@ class EraseReceipt:
 
     Attributes:
         tombstones: Names in the ledger.
-        live_sessions: Sessions deleted from this host's store or forgotten by its index.
+        live_sessions: Sessions deleted from this host's store.
         segments: Key → sessions removed from it.
         removed_versions: Older versions of those objects that were deleted.
         unreadable: Damaged segments that could not be rewritten.
@@ -128,20 +128,21 @@ def erase(hot: HotStore, store: ObjectStore, plan: ErasePlan, *, push: Callable[
     for tombstone in plan.tombstones:
         archive.put_tombstone(store, tombstone, session_id=plan.session_id)
     ledger = archive.tombstones(store)
-    dropped = hot.claims.drop_covered(ledger.covers)
+    live = sum(ledger.covers(*found) for found in _live(hot))
+    hot.claims.drop_covered(ledger.covers)
     push()
     rewritten, unreadable = _outcomes(_walk(store, lambda ref: _rewrite(store, ref, ledger)))
     hot.checkpoint()
     names = tuple(tombstone.name for tombstone in plan.tombstones)
     receipt = EraseReceipt(
         tombstones=names,
-        live_sessions=dropped,
+        live_sessions=live,
         segments={ref.key: done.erased_sessions for ref, done in rewritten if done},
         removed_versions=sum(done.removed_versions for _, done in rewritten if done),
         unreadable=tuple(unreadable),
         pending_archivers=tuple(pending_archivers(store, names)),
     )
-    log.info("erased", extra=fields(tombstones=len(names), sessions=dropped, segments=len(receipt.segments)))
+    log.info("erased", extra=fields(tombstones=len(names), sessions=live, segments=len(receipt.segments)))
     return receipt
 
 
@@ -203,6 +204,11 @@ def _found(keys: pa.Table) -> Iterator[Found]:
     created = keys.column("created_at").cast(pa.int64()).to_pylist()
     rows = zip(keys.column("session_uid").to_pylist(), keys.column("user_id").to_pylist(), created, strict=True)
     yield from (Found(*row) for row in rows)
+
+
+def _live(hot: HotStore) -> list[Found]:
+    with hot.reader() as connection:
+        return [Found(*row) for row in connection.execute("SELECT session_uid, user_id, created_us FROM session")]
 
 
 def _in_table(hot: HotStore, table: str, column: str, wanted: str) -> list[Found]:

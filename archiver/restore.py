@@ -34,8 +34,8 @@ class Place(NamedTuple):
     row_group: int | None = None
 
 
-Locate = Callable[[str], Place | None]
-"""Where a catalog says the newest conversation of a session id lies, at its highest revision."""
+Locate = Callable[[str], tuple[SegmentRef, str, int] | None]
+"""Where a catalog says the newest conversation of an id lies: segment, session_uid, highest revision."""
 
 
 def read_archived(store: ObjectStore, entry: ArchivedEntry) -> SessionRecord:
@@ -85,7 +85,8 @@ def find_record(
         return None
     if entry is not None and not _continued_elsewhere(hot, store, entry):
         return read_archived(store, entry)
-    place = (locate(session_id) if locate and entry is None else None) or scan(store, session_id)
+    known = locate(session_id) if locate and entry is None else None
+    place = Place(*known) if known else scan(store, session_id)
     record = read_session(store, place) if place else None
     gone = record is None or erased.covers(record.session_uid, record.user_id, record.created_at_us)
     return None if gone else record

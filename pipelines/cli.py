@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,17 +17,18 @@ import pyarrow.parquet as pq
 import typer
 from pyarrow import csv
 
-from archiver import erasure, service
+from archiver import erasure, restore, service
 from archiver.cli import commands, find_session, print_session, sessions_app
 from archiver.console import Console
-from archiver.errors import InputError
+from archiver.errors import InputError, UnknownSessionError
 from archiver.events import us_from_datetime
 from archiver.hot import HotStore
 from archiver.legacy import parse_record
 from archiver.objects import ObjectStore, open_store
 from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, run, shown_url
+from archiver.sessions import SessionManager
 from archiver.settings import Settings
-from pipelines import compaction, demo, demo_run, exports, maintenance, query, report
+from pipelines import catalog, compaction, demo, demo_run, exports, maintenance, query, report
 from pipelines.report.session_page import session_page
 
 app = typer.Typer(
@@ -349,6 +351,26 @@ def sessions_show(
         html.write_bytes(session_page(parse_record(session.to_dict())))
         program.console.line(f"{html}: open it in a browser, it needs no network")
         program.console.result({"file": html})
+
+
+@sessions_app.command("restore")
+def sessions_restore(
+    context: typer.Context,
+    session_id: Annotated[str, typer.Argument(metavar="ID")],
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Make an archived session live again in this hot store, its history with it."""
+    program, settings, store = _open(context, hot, storage)
+    with SessionManager.from_settings(settings) as manager:
+        if manager.get_session(session_id) is None:
+            known_to_tables = partial(catalog.locate, store)
+            restore.restore_session(manager.hot, store, session_id, now_us=now_us(), locate=known_to_tables)
+        session = manager.get_session(session_id)
+    if session is None:
+        raise UnknownSessionError("no such session, live or archived", operation="restore", key=session_id)
+    program.console.line(f"live again: {session_id}, {len(session.chat_history)} messages")
+    program.console.result({"session_id": session_id, "messages": len(session.chat_history)})
 
 
 @app.command()

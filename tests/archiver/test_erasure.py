@@ -89,6 +89,7 @@ def test_nothing_of_an_erased_user_is_left_anywhere_and_others_are_untouched(
     assert places_of(b"of eve", directory_store, hosts)
 
     receipt = _erase(hosts[0], directory_store, settings, user_id="eve")
+    assert receipt.live_sessions == 1
     assert len(receipt.segments) == 3
     assert sum(receipt.segments.values()) == 12
     assert receipt.pending_archivers == (hosts[1].archiver_id,)

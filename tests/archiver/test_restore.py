@@ -220,12 +220,11 @@ def test_any_host_restores_any_session(hosts: list[HotStore], directory_store: D
 
 def test_a_catalog_spares_the_scan(hosts: list[HotStore], directory_store: DirectoryStore) -> None:
     record = _archived(hosts[0], directory_store)[3]
-    place = Place(SegmentRef(hosts[0].archiver_id, 1), record.session_uid, 1)
     asked = []
 
-    def locate(session_id: str) -> Place:
+    def locate(session_id: str) -> tuple[SegmentRef, str, int]:
         asked.append(session_id)
-        return place
+        return SegmentRef(hosts[0].archiver_id, 1), record.session_uid, 1
 
     found = restore.find_record(hosts[1], directory_store, record.session_id, locate=locate)
     assert found is not None
