@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import typer
 from pyarrow import csv
 
-from archiver import erasure, restore, service
+from archiver import archive, erasure, restore, service
 from archiver.cli import commands, find_session, print_session, sessions_app
 from archiver.console import Console
 from archiver.errors import InputError, UnknownSessionError
@@ -292,8 +292,9 @@ def erase_(
         receipt = erasure.erase(
             opened, store, plan, push=lambda: service.sweep(opened, store, settings, now_us=now_us())
         )
-    exported = exports.erase(store, maintenance.covered_uids(store))
+    in_tables = maintenance.covered_uids(store)
     tables = maintenance.erase(store, settings, now_us=now_us())
+    exported = exports.erase(store, archive.tombstones(store), also=in_tables)
     _show_erasure(program, "gone", receipt.live_sessions, receipt.segments, tables.rows_removed, exported)
     for archiver_id in receipt.pending_archivers:
         program.console.problem(f"archiver {archiver_id} has not acknowledged yet: its next sweep will")

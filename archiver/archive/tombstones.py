@@ -78,6 +78,10 @@ class Ledger:
             erased_us = max(erased_us, self._latest.get(("user", _digest("user", user_id)), -1))
         return created_at_us <= erased_us
 
+    def names_session(self, session_uid: str) -> bool:
+        """Whether this very session was erased, whatever is known of its user and age."""
+        return ("session", _digest("session", session_uid)) in self._latest
+
 
 def _digest(kind: str, value: str) -> str:
     return hashlib.sha256(f"{kind}\x1f{value}".encode()).hexdigest()

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from archiver.archive import Ledger
 from archiver.errors import StorageError
 from archiver.objects import ObjectStore
 from pipelines.exports.driver import MANIFEST, PREFIX
 
 
-def erase(store: ObjectStore, session_uids: Set[str]) -> tuple[str, ...]:
-    """Delete every export version that holds one of these sessions; returns their keys, for the receipt.
+def erase(store: ObjectStore, ledger: Ledger, also: Set[str] = frozenset()) -> tuple[str, ...]:
+    """Delete every export version that holds an erased session; returns their keys, for the receipt.
 
-    An export is never rewritten: its name stands for its inputs and its bytes. The manifest goes
-    first, so that no half export looks whole; all object versions go. Idempotent.
+    Erased are the sessions the ledger names and those in ``also``. An export is never rewritten: its
+    name stands for its inputs and its bytes. The manifest goes first, so that no half export looks
+    whole; all object versions go. Idempotent.
     """
-    if not session_uids:
+    if not ledger and not also:
         return ()
-    affected = tuple(key for key in _versions(store) if _holds(store, key, session_uids))
+
+    def erased(session_uid: str) -> bool:
+        return session_uid in also or ledger.names_session(session_uid)
+
+    affected = tuple(key for key in _versions(store) if _holds(store, key, erased))
     for key in affected:
         store.delete_versions(f"{key}/{MANIFEST}")
         for info in list(store.list(f"{key}/")):
@@ -38,10 +44,9 @@ def _versions(store: ObjectStore) -> list[str]:
     return sorted({"/".join(parts[:3]) for parts in keys if len(parts) > 3})
 
 
-def _holds(store: ObjectStore, version: str, session_uids: Set[str]) -> bool:
-    return any(
-        not session_uids.isdisjoint(found) for info in store.list(f"{version}/") for found in _sessions(store, info.key)
-    )
+def _holds(store: ObjectStore, version: str, erased: Callable[[str], bool]) -> bool:
+    found = (uids for info in store.list(f"{version}/") for uids in _sessions(store, info.key))
+    return any(erased(uid) for uids in found for uid in uids)
 
 
 def _sessions(store: ObjectStore, key: str) -> Iterator[set[str]]:

@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from archiver.archive import Ledger, Tombstone
 from pipelines.exports import erase
+
+NOBODY = Ledger(frozenset())
 
 
 def parquet(uids):
@@ -41,23 +44,29 @@ def versions(store):
 
 
 def test_versions_that_hold_the_session_go_whole(store):
-    assert erase(store, {"ann"}) == ("exports/sft/v000001-aa",)
+    assert erase(store, NOBODY, {"ann"}) == ("exports/sft/v000001-aa",)
     assert versions(store) == {"v000002-bb", "v000003-cc"}
-    assert erase(store, {"ann"}) == ()
+    assert erase(store, NOBODY, {"ann"}) == ()
 
 
 def test_rejects_and_json_lines_count_too(store):
-    assert erase(store, {"eve", "cid"}) == ("exports/sft/v000002-bb", "exports/sft/v000003-cc")
+    assert erase(store, NOBODY, {"eve", "cid"}) == ("exports/sft/v000002-bb", "exports/sft/v000003-cc")
     assert versions(store) == {"v000001-aa"}
 
 
 def test_latest_follows(store):
-    erase(store, {"cid"})
+    erase(store, NOBODY, {"cid"})
     assert json.loads(store.get("exports/sft/latest.json"))["key"] == "exports/sft/v000002-bb"
-    erase(store, {"bob"})
+    erase(store, NOBODY, {"bob"})
     assert store.head("exports/sft/latest.json") is None
 
 
 def test_nobody_erased_touches_nothing(store):
-    assert erase(store, frozenset()) == ()
+    assert erase(store, NOBODY) == ()
     assert len(versions(store)) == 3
+
+
+def test_the_ledger_alone_is_enough(store):
+    """The tables may have lost the session before: by a withdrawn consent, or an erasure that was killed."""
+    ledger = Ledger(frozenset({Tombstone.of("session", "ann", 1)}))
+    assert erase(store, ledger) == ("exports/sft/v000001-aa",)
