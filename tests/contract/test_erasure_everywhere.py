@@ -12,7 +12,7 @@ from live import NOW_US, settings
 from remains import places_of
 from s3_servers import S3Server
 
-from archiver import erasure, importer, service
+from archiver import archive, erasure, importer, service
 from archiver.events import format_time
 from archiver.hot import HotStore
 from archiver.objects import DirectoryStore, ObjectStore, open_store
@@ -71,7 +71,7 @@ def _erase_archive(hot: HotStore, store: ObjectStore, **whom: Any) -> erasure.Er
 
 
 def _erase_tables(store: ObjectStore) -> None:
-    exports.erase(store, maintenance.covered_uids(store))
+    exports.erase(store, archive.tombstones(store), also=maintenance.covered_uids(store))
     maintenance.erase(store, CONFIG, now_us=NOW_US)
 
 
