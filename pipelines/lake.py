@@ -221,6 +221,29 @@ def _column(actions: pa.Table, name: str) -> pa.ChunkedArray:
     return pa.nulls(actions.num_rows, pa.string())
 
 
+@dataclass(frozen=True, slots=True)
+class TableStatistics:
+    """Size of a table at one version, from its log alone."""
+
+    table: str
+    version: int
+    rows: int
+    files: int
+    size_bytes: int
+
+
+def statistics(store: ObjectStore, version: LakeVersion | None = None) -> list[TableStatistics]:
+    """Rows, files and bytes of every table at a lake version, by default the current one; reads no data file."""
+    pinned = version or current(store)
+    found = []
+    for table in TABLES:
+        number = pinned.tables[table]
+        files = data_files(store, table, number)
+        rows, size = sum(f.n_rows for f in files), sum(f.size_bytes for f in files)
+        found.append(TableStatistics(table, number, rows, len(files), size))
+    return found
+
+
 def scan(
     store: ObjectStore,
     table: str,
@@ -294,12 +317,16 @@ def commit(
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
     except CommitFailedError as error:
-        by_us = False  # or by us, and the answer was lost
+        by_us = False
         if run_of(store, table) < run:
             raise ConflictError(
                 f"run {run} met a commit that is no run: {error}", operation="commit", key=table,
                 hint="only sessionlake may write these tables; run it again to plan anew",
             ) from error  # fmt: skip
+    except StorageError:  # the answer may be all that is missing: ask
+        by_us = False
+        if run_of(store, table) < run:
+            raise
     latest = open_table(store, table)  # a handle does not follow its own commit
     return Committed(latest.version() if latest.transaction_version(RUN_APP) == run else None, by_us=by_us)
 

@@ -26,7 +26,7 @@ def query(store: ObjectStore, settings: Settings, sql: str, version: int | None 
     A local directory is read by DuckDB itself, S3 through pyarrow. InputError carries DuckDB's message.
     """
     pinned = lake.current(store) if version is None else lake.at_version(store, version)
-    with _connect(settings) as connection:
+    with _connect(settings) as connection:  # an unfetched result, even an empty one, would block the next statement
         for table in TABLES:
             if lake.local_path(store, table) is None:
                 connection.register(table, lake.dataset(store, table, pinned))

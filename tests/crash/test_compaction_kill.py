@@ -90,7 +90,7 @@ def assert_no_half_state(store: DirectoryStore) -> None:
 def test_killed_at_some_effects(prepared: Path, tmp_path: Path) -> None:
     points = list(kill_points(prepared, tmp_path))
     assert len(points) > 60
-    for effect, after in points[:: len(points) // 6]:
+    for effect, after in points[:: len(points) // 3]:
         survive(prepared, tmp_path / f"{effect}-{after}", effect, after)
 
 
@@ -140,8 +140,14 @@ def assert_no_double(store: DirectoryStore, table: str) -> None:
 
 
 def test_two_compactors_at_once(tmp_path: Path) -> None:
-    race(tmp_path / "lake", 3, upkeep=False)
+    race(tmp_path / "lake", 2, upkeep=False)
     assert_exact(DirectoryStore(tmp_path / "lake"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_upkeep_beside_a_compaction(tmp_path: Path) -> None:
+    race(tmp_path / "lake", 6, upkeep=True)
 
 
 @pytest.mark.slow

@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import archived
 import pyarrow.dataset as pads
 import pytest
 import reference
 from archived import ARCHIVER, OTHER_ARCHIVER, continued, put, session
+from faultproxy import Fault, FaultProxy
+from s3_servers import S3Server
 
 from archiver import archive
 from archiver.archive import SegmentRef, Tombstone
 from archiver.errors import InputError
-from archiver.objects import DirectoryStore, ObjectStore
+from archiver.objects import DirectoryStore, ObjectStore, open_store
 from archiver.settings import Settings
 from pipelines import compaction, lake
 from pipelines.compaction import CompactReport
@@ -336,6 +337,55 @@ def test_rows_of_a_file_are_sorted_and_columns_have_the_declared_types(directory
             assert keys == sorted(keys, key=lambda row: tuple(row.values()))
 
 
-def test_archived_helper_makes_valid_revisions() -> None:
-    record = archived.session(1, n_messages=2)
-    assert continued(record).messages[:2] == record.messages
+@pytest.mark.slow
+def test_dask_and_two_processes_give_the_same_tables(directory_store: DirectoryStore) -> None:
+    pytest.importorskip("distributed")
+    for i in range(3):
+        put(directory_store, i + 1, [session(n, n_messages=30) for n in range(i * 20, i * 20 + 20)])
+    tables = {"memory_limit": "64 MiB"}
+    compaction.compact(directory_store, Settings(runner={"kind": "dask", "workers": 2}, tables=tables), now_us=NOW_US)
+    put(directory_store, 4, [continued(session(n, n_messages=30)) for n in range(50)])
+    compaction.compact(directory_store, Settings(runner={"workers": 2}, tables=tables), now_us=NOW_US)
+    assert_exact(directory_store)
+
+
+@pytest.mark.slow
+def test_requests_of_a_run_grow_with_what_is_new_only(proxied: tuple[S3Server, FaultProxy]) -> None:
+    server, proxy = proxied
+    counts = []
+    for segments in (2, 12):
+        store = open_store(server.settings(endpoint_url=proxy.url))
+        for i in range(segments):
+            put(store, i + 1, [session(i, days=1)])
+        compact(store)
+        put(store, segments + 1, [session(1000, days=1)])
+        before = proxy.count()
+        compact(store)
+        counts.append(proxy.count() - before)
+    assert counts[1] <= counts[0] * 1.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["messages", "feedback_summary", "sessions"])
+def test_a_commit_whose_answer_is_lost(proxied: tuple[S3Server, FaultProxy], table: str) -> None:
+    server, proxy = proxied
+    store = open_store(server.settings(endpoint_url=proxy.url))
+    put(store, 1, [session(n) for n in range(5)])
+    compact(store)
+    put(store, 2, [session(n) for n in range(5, 10)])
+    proxy.add(Fault.LOSE_ANSWER, method="PUT", path=f"tables/{table}/_delta_log/0+2.json", times=1)
+    compact(store)
+    assert_exact(store)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["_runs/0+2.json", "_runs/0+2.outcome", "tables/messages/data"])
+def test_a_write_whose_answer_is_lost(proxied: tuple[S3Server, FaultProxy], path: str) -> None:
+    server, proxy = proxied
+    store = open_store(server.settings(endpoint_url=proxy.url))
+    put(store, 1, [session(n) for n in range(5)])
+    compact(store)
+    put(store, 2, [session(n) for n in range(5, 10)])
+    proxy.add(Fault.LOSE_ANSWER, method="P(UT|OST)", path=path, times=1)
+    compact(store)
+    assert_exact(store)

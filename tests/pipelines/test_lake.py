@@ -165,3 +165,11 @@ def test_opening_stays_cheap_after_many_commits(directory_store: DirectoryStore,
         commit(directory_store, run, run + 1)
     log = tmp_path / "lake/tables/messages/_delta_log"
     assert sorted(int(p.name[:20]) for p in log.glob("*.checkpoint.parquet")) == [19, 39]
+
+
+def test_statistics_count_rows_and_files(filled: DirectoryStore) -> None:
+    for found in lake.statistics(filled):
+        rows = lake.scan(filled, found.table)
+        files = lake.data_files(filled, found.table, None)
+        assert (found.rows, found.files) == (rows.num_rows, len(files))
+        assert found.size_bytes == sum(f.size_bytes for f in files) > 0

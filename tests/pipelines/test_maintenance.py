@@ -40,18 +40,25 @@ def filled(store: ObjectStore, segments: int = 3) -> None:
         compact(store, NOW_US + i)
 
 
+@pytest.fixture(params=["directory", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("moto", "seaweed"))])
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    """The quick suite needs one store; S3 does not differ here."""
+    found: ObjectStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
 def on_disk(store: DirectoryStore) -> set[str]:
     return {info.key for table in TABLES for info in store.list(f"tables/{table}/data/")}
 
 
-def test_merging_leaves_one_file_per_date_and_the_same_rows(any_store: ObjectStore) -> None:
-    filled(any_store)
-    before = reference.stored(any_store)
-    report = maintain(any_store)
+def test_merging_leaves_one_file_per_date_and_the_same_rows(store: ObjectStore) -> None:
+    filled(store)
+    before = reference.stored(store)
+    report = maintain(store)
     assert report.files_merged > report.files_made > 0
-    assert reference.stored(any_store) == before
+    assert reference.stored(store) == before
     for table in TABLES:
-        dates = [file.dt for file in lake.data_files(any_store, table, None)]
+        dates = [file.dt for file in lake.data_files(store, table, None)]
         assert len(dates) == len(set(dates)), table
 
 

@@ -12,7 +12,6 @@ from archiver.errors import InputError, StorageError
 from archiver.settings import RunnerSettings
 from pipelines.runner import open_runner, worker_count
 
-
 Done = list[tuple[object, object]]
 
 
@@ -29,6 +28,7 @@ def test_local_runs_every_task_once(workers: int) -> None:
     assert found == [(n, 2 * n) for n in range(9)]
 
 
+@pytest.mark.slow
 def test_dask_runs_every_task_once() -> None:
     pytest.importorskip("distributed")
     found = results(RunnerSettings(kind="dask", workers=2), tasklets.double, list(range(9)))
@@ -69,6 +69,7 @@ def test_a_worker_that_dies_costs_no_task(tmp_path: Path) -> None:
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_a_dask_worker_that_dies_costs_no_task(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     tasks = [(n, str(tmp_path / "died")) for n in range(8)]
@@ -77,6 +78,7 @@ def test_a_dask_worker_that_dies_costs_no_task(tmp_path: Path) -> None:
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_a_task_that_always_kills_its_worker_is_given_up() -> None:
     with pytest.raises(StorageError, match="died"):
         results(RunnerSettings(workers=2), tasklets.die, [1, 2])
