@@ -82,8 +82,29 @@ CREATE INDEX session_id ON session(session_id);
 CREATE INDEX session_due ON session(claimed, minute) WHERE state = 0;
 CREATE INDEX session_closed ON session(claimed) WHERE state = 1;
 CREATE INDEX session_user ON session(user_id) WHERE state = 0 AND user_id IS NOT NULL;
-CREATE INDEX session_counts ON session(n_interactions, fb_correct, fb_incorrect, fb_partial)
-  WHERE state = 0 AND n_interactions > 0;
+
+CREATE TABLE totals(                      -- over all live sessions, kept by triggers: counting a million takes too long
+  one INTEGER PRIMARY KEY CHECK(one = 1),
+  sessions INTEGER NOT NULL,
+  interactions INTEGER NOT NULL,
+  verdicts INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals(one, sessions, interactions, verdicts) VALUES(1, 0, 0, 0);
+CREATE TRIGGER count_new AFTER INSERT ON session WHEN NEW.state = 0 BEGIN
+  UPDATE totals SET sessions = sessions + 1, interactions = interactions + NEW.n_interactions,
+    verdicts = verdicts + NEW.fb_correct + NEW.fb_incorrect + NEW.fb_partial;
+END;
+CREATE TRIGGER count_gone AFTER DELETE ON session WHEN OLD.state = 0 BEGIN
+  UPDATE totals SET sessions = sessions - 1, interactions = interactions - OLD.n_interactions,
+    verdicts = verdicts - OLD.fb_correct - OLD.fb_incorrect - OLD.fb_partial;
+END;
+CREATE TRIGGER count_changed AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
+  UPDATE totals SET
+    sessions = sessions + (NEW.state = 0) - (OLD.state = 0),
+    interactions = interactions + (NEW.state = 0) * NEW.n_interactions - (OLD.state = 0) * OLD.n_interactions,
+    verdicts = verdicts + (NEW.state = 0) * (NEW.fb_correct + NEW.fb_incorrect + NEW.fb_partial)
+      - (OLD.state = 0) * (OLD.fb_correct + OLD.fb_incorrect + OLD.fb_partial);
+END;
 
 CREATE TABLE event(
   sid INTEGER NOT NULL,

@@ -57,7 +57,7 @@ CREATE TABLE event(
   client_id TEXT,
   PRIMARY KEY(sid, seq)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "event" VALUES(1,0,0,1795354733758189,'user','hello',NULL,NULL,'en',NULL,NULL);
+INSERT INTO "event" VALUES(1,0,0,1795355342957891,'user','hello',NULL,NULL,'en',NULL,NULL);
 INSERT INTO "event" VALUES(1,1,0,1790000000000000,'assistant','hi',NULL,NULL,'en',NULL,'c1');
 INSERT INTO "event" VALUES(1,2,1,1790000000000000,'feedback',NULL,'n','correct',NULL,'{"context":""}',NULL);
 CREATE TABLE graph_state(                 -- in the session row it would triple the cost of an append
@@ -121,14 +121,34 @@ CREATE TABLE store(                       -- facts about this store; archiver_id
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "store" VALUES('archiver_id','b6282802a4f138aec8706c8056369aaf');
+INSERT INTO "store" VALUES('archiver_id','b6ab0b12cd80eff6a7c972a563942a90');
+CREATE TABLE totals(                      -- over all live sessions, kept by triggers: counting a million takes too long
+  one INTEGER PRIMARY KEY CHECK(one = 1),
+  sessions INTEGER NOT NULL,
+  interactions INTEGER NOT NULL,
+  verdicts INTEGER NOT NULL
+) STRICT;
+INSERT INTO "totals" VALUES(1,1,1,1);
 CREATE UNIQUE INDEX session_live ON session(session_id) WHERE state = 0;
 CREATE INDEX session_id ON session(session_id);
 CREATE INDEX session_due ON session(claimed, minute) WHERE state = 0;
 CREATE INDEX session_closed ON session(claimed) WHERE state = 1;
 CREATE INDEX session_user ON session(user_id) WHERE state = 0 AND user_id IS NOT NULL;
-CREATE INDEX session_counts ON session(n_interactions, fb_correct, fb_incorrect, fb_partial)
-  WHERE state = 0 AND n_interactions > 0;
+CREATE TRIGGER count_new AFTER INSERT ON session WHEN NEW.state = 0 BEGIN
+  UPDATE totals SET sessions = sessions + 1, interactions = interactions + NEW.n_interactions,
+    verdicts = verdicts + NEW.fb_correct + NEW.fb_incorrect + NEW.fb_partial;
+END;
+CREATE TRIGGER count_gone AFTER DELETE ON session WHEN OLD.state = 0 BEGIN
+  UPDATE totals SET sessions = sessions - 1, interactions = interactions - OLD.n_interactions,
+    verdicts = verdicts - OLD.fb_correct - OLD.fb_incorrect - OLD.fb_partial;
+END;
+CREATE TRIGGER count_changed AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
+  UPDATE totals SET
+    sessions = sessions + (NEW.state = 0) - (OLD.state = 0),
+    interactions = interactions + (NEW.state = 0) * NEW.n_interactions - (OLD.state = 0) * OLD.n_interactions,
+    verdicts = verdicts + (NEW.state = 0) * (NEW.fb_correct + NEW.fb_incorrect + NEW.fb_partial)
+      - (OLD.state = 0) * (OLD.fb_correct + OLD.fb_incorrect + OLD.fb_partial);
+END;
 CREATE UNIQUE INDEX event_client ON event(sid, client_id) WHERE client_id IS NOT NULL;
 CREATE INDEX segment_unreleased ON segment(state) WHERE state <> 'released';
 CREATE INDEX archived_by_id ON archived(session_id);
