@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from archiver.hot import archived
-from archiver.hot.archived import ArchivedRow
 from archiver.hot.due import FREE, Due
 
 RELEASE_SESSIONS: Final = 200
@@ -35,42 +34,29 @@ def next_sequence(connection: sqlite3.Connection) -> int:
     return int(connection.execute(query, (archiver_id(connection),)).fetchone()[0])
 
 
-class ClaimedBatch(NamedTuple):
-    """What one claim did; ``segment`` is None while no session is in it."""
-
-    segment: int | None
-    claimed: int
-    dropped: int
-
-
-def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequence[Due], now_us: int) -> ClaimedBatch:
+def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequence[Due], now_us: int) -> int | None:
     """Add sessions that nobody has written to since they were chosen; the first one makes the segment.
 
     Restored sessions that nobody continued are dropped instead: the archive has them as they are.
+    Returns the segment, None while no session is in it.
     """
-    claimed = dropped = 0
-    for due in batch:
-        row = connection.execute(
-            "SELECT s.session_uid, s.archived_revision, s.next_seq, s.on_loan FROM session s"
-            f" WHERE s.sid = ? AND s.last_activity_us = ? AND {FREE}",
-            (due.sid, due.last_activity_us),
-        ).fetchone()
-        if row is None:
-            continue
-        uid, revision, next_seq, on_loan = row
-        if on_loan:
-            delete_rows(connection, due.sid)
-            dropped += 1
-            continue
-        if segment is None:
-            segment = _open_segment(connection, now_us)
-        connection.execute(
-            "INSERT INTO claim(segment, session_uid, sid, revision, last_seq, reason) VALUES(?, ?, ?, ?, ?, ?)",
-            (segment, uid, due.sid, revision + 1, next_seq - 1, due.reason),
-        )
-        connection.execute("UPDATE session SET claimed = 1 WHERE sid = ?", (due.sid,))
-        claimed += 1
-    return ClaimedBatch(segment, claimed, dropped)
+    chosen = {due.sid: due for due in batch}
+    rows = connection.execute(
+        "SELECT s.sid, s.session_uid, s.archived_revision + 1, s.next_seq - 1, s.on_loan, s.last_activity_us"
+        f" FROM session s WHERE s.sid IN (SELECT value FROM json_each(?)) AND {FREE}",
+        (json.dumps(list(chosen)),),
+    ).fetchall()
+    unchanged = [row for row in rows if row[5] == chosen[row[0]].last_activity_us]
+    delete_rows(connection, [row[0] for row in unchanged if row[4]])
+    claimed = [(*row[:4], chosen[row[0]].reason) for row in unchanged if not row[4]]
+    if claimed and segment is None:
+        segment = _open_segment(connection, now_us)
+    connection.executemany(
+        f"INSERT INTO claim(segment, sid, session_uid, revision, last_seq, reason) VALUES({segment}, ?, ?, ?, ?, ?)",
+        claimed,
+    )
+    connection.executemany("UPDATE session SET claimed = 1 WHERE sid = ?", [row[:1] for row in claimed])
+    return segment
 
 
 def _open_segment(connection: sqlite3.Connection, now_us: int) -> int:
@@ -82,112 +68,70 @@ def _open_segment(connection: sqlite3.Connection, now_us: int) -> int:
     return int(row[0])
 
 
-def delete_rows(connection: sqlite3.Connection, sid: int) -> None:
-    """Delete everything of a session but its claim and its archived index."""
+def delete_rows(connection: sqlite3.Connection, sids: Sequence[int]) -> None:
+    """Delete everything of sessions but their claims and archived index."""
     for table in ("event", "graph_state", "session"):
-        connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))
+        connection.execute(
+            f"DELETE FROM {table} WHERE sid IN (SELECT value FROM json_each(?))", (json.dumps(list(sids)),)
+        )
 
 
 def unclaim(connection: sqlite3.Connection, segment: int) -> int:
     """Free the sessions of a segment to be claimed again, and carry out deletions that waited; returns how many."""
     rows = connection.execute("SELECT sid, drop_rows FROM claim WHERE segment = ?", (segment,)).fetchall()
     connection.execute("DELETE FROM claim WHERE segment = ?", (segment,))
-    for sid, drop_rows in rows:
-        if drop_rows == KEEP:
-            connection.execute("UPDATE session SET claimed = 0 WHERE sid = ?", (sid,))
-        else:
-            delete_rows(connection, sid)
+    connection.executemany(
+        "UPDATE session SET claimed = 0 WHERE sid = ?", [(sid,) for sid, drop in rows if drop == KEEP]
+    )
+    delete_rows(connection, [sid for sid, drop in rows if drop != KEEP])
     return len(rows)
 
 
-_CLAIMED = """
-SELECT c.sid, c.session_uid, c.revision, c.last_seq, c.reason, c.drop_rows, c.frozen, c.content_sha256, c.row_group,
-  c.n_messages, c.n_interactions, s.session_id, s.created_us, s.last_activity_us, s.title, s.next_seq,
-  CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END,
-  CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END,
-  CASE c.frozen WHEN 1 THEN c.language ELSE s.language END
-FROM claim c JOIN session s USING(sid) WHERE c.segment = ? LIMIT ?
+_INDEX = """
+INSERT OR REPLACE INTO archived(session_uid, revision, session_id, user_id, created_us, updated_us, last_activity_us,
+  language, title, segment, row_group, reason, content_sha256, n_messages, n_interactions)
+SELECT c.session_uid, c.revision, s.session_id, CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END, s.created_us,
+  CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END, s.last_activity_us,
+  CASE c.frozen WHEN 1 THEN c.language ELSE s.language END, s.title, c.segment, c.row_group, c.reason,
+  c.content_sha256, c.n_messages, c.n_interactions
+FROM claim c JOIN session s ON s.sid = c.sid
+WHERE c.sid IN (SELECT value FROM json_each(?)) AND c.segment = ? AND c.drop_rows <> 2
+"""
+_KEEP_WRITTEN = """
+UPDATE session SET claimed = 0, archived_revision = c.revision, archived_seq = c.last_seq,
+  archived_sha256 = c.content_sha256
+FROM claim c WHERE c.sid = session.sid AND session.sid IN (SELECT value FROM json_each(?)) AND c.segment = ?
+  AND c.drop_rows = 0 AND (c.frozen = 1 OR session.next_seq > c.last_seq + 1)
+RETURNING session.sid
 """
 
 
-class _Claimed(NamedTuple):
-    sid: int
-    session_uid: str
-    revision: int
-    last_seq: int
-    reason: str
-    drop_rows: int
-    frozen: int
-    content_sha256: str
-    row_group: int
-    n_messages: int
-    n_interactions: int
-    session_id: str
-    created_us: int
-    last_activity_us: int
-    title: str | None
-    next_seq: int
-    user_id: str | None
-    updated_us: int | None
-    language: str | None
+def release_batch(connection: sqlite3.Connection, segment: int, sids: Sequence[int]) -> Released:
+    """Enter claimed sessions of a segment into the archived index and delete them; those written to since stay.
 
-    @property
-    def written_to(self) -> bool:
-        return bool(self.frozen) or self.next_seq > self.last_seq + 1
-
-
-def release_batch(connection: sqlite3.Connection, segment: int) -> Released | None:
-    """Delete the rows of up to RELEASE_SESSIONS claimed sessions and their claims; None when none is left."""
-    rows = connection.execute(_CLAIMED, (segment, RELEASE_SESSIONS)).fetchall()
-    if not rows:
-        return None
-    deleted = 0
-    entries: list[ArchivedRow] = []
-    for claimed in map(_Claimed._make, rows):
-        if claimed.drop_rows != ERASE:
-            entries.append(_entry(claimed, segment))
-        connection.execute("DELETE FROM claim WHERE segment = ? AND session_uid = ?", (segment, claimed.session_uid))
-        if claimed.written_to and claimed.drop_rows == KEEP:
-            connection.execute(
-                "UPDATE session SET claimed = 0, archived_revision = ?, archived_seq = ?, archived_sha256 = ?"
-                " WHERE sid = ?",
-                (claimed.revision, claimed.last_seq, claimed.content_sha256, claimed.sid),
-            )
-        else:
-            delete_rows(connection, claimed.sid)
-            deleted += 1
-    archived.insert(connection, entries)
-    return Released(deleted, len(rows) - deleted)
-
-
-def _entry(claimed: _Claimed, segment: int) -> ArchivedRow:
-    return ArchivedRow(
-        session_uid=claimed.session_uid,
-        revision=claimed.revision,
-        session_id=claimed.session_id,
-        user_id=claimed.user_id,
-        created_us=claimed.created_us,
-        updated_us=claimed.updated_us,
-        last_activity_us=claimed.last_activity_us,
-        language=claimed.language,
-        title=claimed.title,
-        segment=segment,
-        row_group=claimed.row_group,
-        reason=claimed.reason,
-        content_sha256=claimed.content_sha256,
-        n_messages=claimed.n_messages,
-        n_interactions=claimed.n_interactions,
-    )
+    Whole sets in a few statements: the interpreter is free for building the next segment meanwhile.
+    """
+    named = json.dumps(list(sids))
+    connection.execute(_INDEX, (named, segment))
+    kept = {row[0] for row in connection.execute(_KEEP_WRITTEN, (named, segment)).fetchall()}
+    # Claims first: with its claim gone, the loss of a graph is no longer a change to be kept.
+    claims = connection.execute(
+        "DELETE FROM claim WHERE sid IN (SELECT value FROM json_each(?)) AND segment = ? RETURNING sid",
+        (named, segment),
+    ).fetchall()
+    gone = sorted({row[0] for row in claims} - kept)
+    delete_rows(connection, gone)
+    return Released(len(gone), len(kept))
 
 
 def erase(connection: sqlite3.Connection, sids: Sequence[int]) -> None:
     """Delete sessions; those in a closed segment at its release."""
-    for sid in sids:
-        found: tuple[str] | None = connection.execute(
-            "SELECT g.state FROM claim c JOIN segment g USING(segment) WHERE c.sid = ?", (sid,)
-        ).fetchone()
-        if found is not None and found[0] != "open":
-            connection.execute("UPDATE claim SET drop_rows = ? WHERE sid = ?", (ERASE, sid))
-        else:
-            connection.execute("DELETE FROM claim WHERE sid = ?", (sid,))
-            delete_rows(connection, sid)
+    named = json.dumps(list(sids))
+    later = connection.execute(
+        "UPDATE claim SET drop_rows = ? WHERE sid IN (SELECT value FROM json_each(?))"
+        " AND segment IN (SELECT segment FROM segment WHERE state <> 'open') RETURNING sid",
+        (ERASE, named),
+    ).fetchall()
+    now = sorted(set(sids) - {row[0] for row in later})
+    connection.executemany("DELETE FROM claim WHERE sid = ?", [(sid,) for sid in now])
+    delete_rows(connection, now)

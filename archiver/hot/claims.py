@@ -121,8 +121,8 @@ class Claims:
             if not fitting:
                 break
             with self._db.transaction(durability="power") as connection:
-                segment, claimed, _ = claim_rows.claim_batch(connection, segment, fitting, now_us)
-            n_sessions += claimed
+                segment = claim_rows.claim_batch(connection, segment, fitting, now_us)
+            n_sessions += len(fitting)
             text_bytes += sum(chosen.text_bytes for chosen in fitting)
             evict -= sum(chosen.reason == "evicted" for chosen in fitting)
             full = len(fitting) < len(batch)
@@ -282,12 +282,15 @@ class Claims:
         are carried out. A few sessions a transaction, so that no handler waits long.
         """
         self._require_verified(segment)
+        with self._db.reader() as connection:
+            query = "SELECT sid FROM claim WHERE segment = ? ORDER BY sid"  # in the order of the pages: half the cost
+            sids = [row[0] for row in connection.execute(query, (segment.segment,))]
         deleted = kept = 0
-        while True:
+        for start in range(0, len(sids), claim_rows.RELEASE_SESSIONS):
             with self._db.transaction() as connection:
-                part = claim_rows.release_batch(connection, segment.segment)
-            if part is None:
-                break
+                part = claim_rows.release_batch(
+                    connection, segment.segment, sids[start : start + claim_rows.RELEASE_SESSIONS]
+                )
             deleted += part.deleted
             kept += part.kept
         self._released(segment, now_us)

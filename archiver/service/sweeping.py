@@ -145,6 +145,10 @@ class _Sweep:
                 pushing = pool.submit(self._push)
             if pushing is not None:
                 pushing.result()
+        if self._hot.claims.unreleased():
+            return  # what a tombstone covers may still be on its way; the next sweep acknowledges
+        if obeyed:
+            self._hot.checkpoint()  # else deleted texts stay readable in the WAL
         for tombstone in obeyed:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
 
