@@ -37,7 +37,6 @@ def table_health(store: ObjectStore, version: lake.LakeVersion) -> list[dict[str
                 "files": len(files),
                 "rows": sum(file.n_rows for file in files),
                 "bytes": sum(file.size_bytes for file in files),
-                "days": len({file.dt for file in files}),
             }
         )
     return rows

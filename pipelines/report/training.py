@@ -13,12 +13,12 @@ from pipelines.schema import EXPORTS
 
 _PREFIX: Final = "exports"
 _STAGES: Final = {
-    "filtered_sessions": "session filtered",
-    "rejected": "rejected",
-    "filtered_rows": "row filtered",
-    "dropped_rows": "row dropped",
+    "filtered_sessions": "session",
+    "rejected": "candidate",
+    "filtered_rows": "row",
+    "dropped_rows": "row",
 }
-"""Groups of counts in a manifest, in the order in which an export leaves things out."""
+"""Groups of counts in a manifest, in the order in which an export leaves things out, and what is left out there."""
 
 
 def training_sets(store: ObjectStore) -> list[dict[str, Any]]:
@@ -47,8 +47,8 @@ def _latest(store: ObjectStore, name: str) -> dict[str, Any]:
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     left_out = [
-        (stage, str(reason), int(count))
-        for group, stage in _STAGES.items()
+        (what, str(reason), int(count))
+        for group, what in _STAGES.items()
         for reason, count in manifest[group].items()
         if count
     ]
@@ -58,7 +58,7 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "sessions_read": int(sessions["read"]),
         "sessions_used": int(sessions["with_rows"]),
         "splits": {str(split): int(info["rows"]) for split, info in manifest["splits"].items()},
-        "rows_left_out": sum(n for stage, _, n in left_out if stage.startswith("row ")),
+        "rows_left_out": sum(n for what, _, n in left_out if what == "row"),
         "left_out": sorted(left_out, key=lambda item: (-item[2], item[1])),
         "redactions": sum(int(n) for n in manifest["redactions"].values()),
     }

@@ -213,6 +213,24 @@ def test_the_table_behind_the_charts_adds_up(open_page: Open, report_page: bytes
     assert sums[5] == int(total["Prunes"])
 
 
+def test_sessions_by_language_follow_dates(open_page: Open, report_page: bytes, lake_store: DirectoryStore) -> None:
+    page = open_page(report_page).page
+    choice = Choice(since=FIRST + dt.timedelta(8), actor_kind="model")
+    choose(page, choice)
+    chosen = [s for s in lake.scan(lake_store, "sessions").to_pylist() if s["dt"] >= choice.since]
+    found = page.evaluate(
+        """() => [...document.querySelectorAll("#sessions-language tbody tr")].map((row) =>
+            [row.querySelector(".code").textContent, row.children[2].textContent, row.children[3].textContent,
+             row.children[4].textContent])"""
+    )
+    counted = {code: [s["n_messages"] for s in chosen if (s["language"] or "und") == code] for code, *_ in found}
+    assert sum(len(messages) for messages in counted.values()) == len(chosen)
+    assert found == [
+        [code, f"{len(messages)}", f"{100 * len(messages) / len(chosen):.1f} %", f"{sum(messages)}"]
+        for code, messages in counted.items()
+    ]
+
+
 def test_the_funnel_names_reasons_and_how_to_make_the_missing_sets(open_page: Open, report_page: bytes) -> None:
     text = open_page(report_page).page.locator("#training").inner_text()
     assert "answer_incorrect" in text

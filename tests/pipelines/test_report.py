@@ -349,10 +349,10 @@ def test_the_funnel_is_what_the_export_reported(store: DirectoryStore) -> None:
     found = next(s for s in facts["training"] if s["set"] == "unpaired")
     assert found["splits"] == dict(made.rows)
     assert found["sessions_read"] == 90
-    assert {reason: n for stage, reason, n in found["left_out"] if stage == "rejected"} == dict(made.rejected)
-    dropped = {reason: n for stage, reason, n in found["left_out"] if stage == "row dropped"}
+    assert {reason: n for what, reason, n in found["left_out"] if what == "candidate"} == dict(made.rejected)
+    dropped = {reason: n for what, reason, n in found["left_out"] if what == "row"}
     assert dropped == {reason: n for reason, n in made.dropped.items() if n}
-    assert found["rows_left_out"] == sum(n for stage, _, n in found["left_out"] if stage.startswith("row "))
+    assert found["rows_left_out"] == sum(dropped.values())
     assert found["version"] == made.version
 
 

@@ -5,7 +5,7 @@
   const numbers = facts.numbers;
   const VERDICTS = ["correct", "partial", "incorrect"];
   const ACTS = ["prune", "inject", "resurrect"];
-  const SESSION_COUNTS = ["sessions", "messages", "user_messages", "assistant_messages", "with_graph"];
+  const SESSION_COUNTS = ["sessions", "messages", "user_messages", "assistant_messages", "with_graph", "tz_assumed", "feedback_mismatch"];
   const NODE_COUNTS = ["nodes", "ever_pruned", "returned", "injected", "injected_kept", "judged", "conflicts"];
   const WORDS = { language: "Language", actor_kind: "Actor kind", action: "Action", level: "Level", date: "date" };
   const ROWS_SHOWN = 12;
@@ -191,6 +191,34 @@
     byId("table-time").replaceChildren(...table("", columns, starts.map((_, i) => i)));
   }
 
+  function drawSessions(filter, { sessions }) {
+    const whole = sessions.sessions;
+    const share = (n) => (whole ? n / whole : 0);
+    const shareColumns = () => [
+      { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: (row) => bar([[share(row.n), "kept"]]) },
+      { title: "sessions", number: true, cell: (row) => format.count(row.n) },
+      { title: "share", number: true, cell: (row) => format.percent(share(row.n)) },
+    ];
+    const languages = [...cubes.sessions.by("language", ["sessions", "messages"], filter)]
+      .map(([code, sums]) => ({ code, n: sums.sessions, messages: sums.messages }))
+      .sort((a, b) => b.n - a.n || a.code - b.code);
+    const byLanguage = [
+      { title: "Language", cell: (row) => nameCell("language", row.code) },
+      ...shareColumns(),
+      { title: "messages", number: true, cell: (row) => format.count(row.messages) },
+    ];
+    const holding = [
+      ["a reasoning graph", sessions.with_graph],
+      ["times without a zone, one was assumed", sessions.tz_assumed],
+      ["feedback counts that its verdicts contradict", sessions.feedback_mismatch],
+    ].map(([name, n]) => ({ name, n }));
+    const empty = "No sessions in this selection.";
+    byId("sessions-language").replaceChildren(...table("By language", byLanguage, languages, { limit: ROWS_SHOWN, empty }));
+    byId("sessions-holding").replaceChildren(
+      ...table("Sessions with", [{ title: "What", cell: (row) => row.name }, ...shareColumns()], whole ? holding : [], { empty }),
+    );
+  }
+
   function rateRows(dimension, filter) {
     return [...cubes.verdicts.by(dimension, VERDICTS, filter)]
       .map(([code, sums]) => {
@@ -285,7 +313,7 @@
     const reasons = [
       { title: "reason", cell: ([, reason]) => el("code", {}, foreign(reason)) },
       { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: ([, , n]) => bar([[n / most, "rejected"]]) },
-      { title: "what", cell: ([stage]) => stage },
+      { title: "what", cell: ([what]) => what },
       { title: "count", number: true, cell: ([, , n]) => format.count(n) },
     ];
     const redacted = set.redactions ? `, ${format.plural(set.redactions, "item", "items")} redacted` : "";
@@ -303,7 +331,6 @@
       { title: "Table", cell: (row) => row.table },
       { title: "rows", number: true, cell: (row) => format.count(row.rows) },
       { title: "files", number: true, cell: (row) => format.count(row.files) },
-      { title: "days", number: true, cell: (row) => format.count(row.days) },
       { title: "size", number: true, cell: (row) => bytes(row.bytes) },
     ];
     const archivers = [
@@ -367,6 +394,7 @@
     };
     drawTiles(filter, totals);
     drawTime(filter);
+    drawSessions(filter, totals);
     drawRates(filter, totals);
     drawActs(filter, totals);
     const all = cubes.sessions.columns.sessions.reduce((a, b) => a + b, 0);
