@@ -23,8 +23,6 @@ _FIELDS = "sessionlake_fields"
 class CounterName(Enum):
     """Every counter there is: metric name and meaning, the unit is the last word."""
 
-    MESSAGES = ("sessionlake_appended_messages", "messages committed to the hot store")
-    INTERACTIONS = ("sessionlake_appended_interactions", "interactions committed to the hot store")
     CLAIMED = ("sessionlake_claimed_sessions", "sessions added to a segment")
     RELEASED = (
         "sessionlake_released_sessions",

@@ -1,7 +1,7 @@
 """Plays a how-to page in an empty directory: its commands, its programs, and what they print.
 
 A page is Markdown. ``console`` blocks hold commands after ``$`` and their output; a ``python`` or
-``toml`` block with ``title="NAME"`` is that file; one without is a program whose output is the
+``json`` block with ``title="NAME"`` is that file; one without is a program whose output is the
 ``text`` block after it. ``python tests/support/walkthrough.py PAGE...`` plays pages and writes
 the real output into them; a test plays them again and compares.
 """
@@ -74,6 +74,7 @@ _MASKS = (
     (r"[\d,.]+ (appends )?a second", "N a second"),
     (r"\b\d+\.\d+\.\d+\b", "RELEASE"),
     (r"[─━-]{3,}", "-"),
+    (r"s (ahead of|behind) the storage", "s from the storage"),
     (r"[ \t]+", " "),
 )
 
@@ -212,12 +213,13 @@ def _environment(directory: Path) -> dict[str, str]:
 
 
 def record(path: Path) -> None:
-    """Play a page and write what it printed into it."""
-    page = path.read_text()
+    """Play a page and write what it printed into it, unless it was edited meanwhile."""
+    before = page = path.read_text()
     with tempfile.TemporaryDirectory() as directory:
         played = list(Walkthrough(Path(directory)).play(page))
     for block, body in reversed(played):
         page = page[: block.start] + body + page[block.end :]
+    assert path.read_text() == before, f"{path} was edited meanwhile"
     path.write_text(page)
 
 
