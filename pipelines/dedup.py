@@ -15,6 +15,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from pipelines import near
 from pipelines.derive import Chat, norm_text
 
 DIGEST: Final = pa.binary(16)
@@ -24,12 +25,20 @@ KEY_COLUMNS: Final = (
     pa.field("claim_", DIGEST),
     pa.field("side_", DIGEST),
     pa.field("prompts_", pa.list_(DIGEST), nullable=False),
+    pa.field("signature_", pa.list_(pa.uint32())),
+    pa.field("bands_", pa.list_(pa.int64()), nullable=False),
 )
 """Columns that rows carry for :func:`decide`: their split; a digest of all they say; the question they
-answer and their answer to it (one claim with two sides is a contradiction); the prompts they contain."""
+answer and their answer to it (one claim with two sides is a contradiction); the prompts they contain; what finds
+prompts that nearly equal theirs (:mod:`pipelines.near`)."""
 
 EVALUATION: Final = pa.schema(
-    [pa.field("prompt", DIGEST, nullable=False), pa.field("split", pa.string(), nullable=False)]
+    [
+        pa.field("prompt", DIGEST, nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("signature", pa.list_(pa.uint32())),
+        pa.field("bands", pa.list_(pa.int64()), nullable=False),
+    ]
 )
 """Prompts of validation and test sessions."""
 
@@ -77,13 +86,16 @@ def decide(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
 
     In this order: all copies of a ``contradiction``; of equal rows of one split all but the smallest
     row_id (``duplicate``); train rows that contain a prompt of a validation or test session, and
-    validation rows that contain one of a test session (``leakage``).
+    validation rows that contain one of a test session (``leakage``); the same for prompts that nearly
+    equal one (``near_leakage``), where rows have signatures.
     """
     _view(connection, "rows_", sources.rows, "SELECT NULL::VARCHAR AS row_id LIMIT 0")
-    _view(connection, "evaluation_", sources.evaluation, "SELECT NULL::BLOB AS prompt, '' AS split LIMIT 0")
-    connection.execute("CREATE TABLE dropped (row_id VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL)").fetchall()
-    for statement in (_CONTRADICTIONS, _DUPLICATES, _LEAKS) if sources.rows else ():
-        connection.execute(statement).fetchall()  # fetching ends the statement; execute alone need not
+    _view(connection, "evaluation_", sources.evaluation, _NO_EVALUATION)
+    connection.execute(_TABLE).fetchall()  # fetching ends the statement; execute alone need not
+    if sources.rows:
+        for statement in (_CONTRADICTIONS, _DUPLICATES, _LEAKS):
+            connection.execute(statement).fetchall()
+        connection.execute(_NEAR_LEAKS, [near.SIMILARITY]).fetchall()
 
 
 _TABLE: Final = "CREATE TABLE dropped (row_id VARCHAR PRIMARY KEY, reason VARCHAR NOT NULL)"
@@ -103,6 +115,17 @@ _LEAKS: Final = """
         SELECT row_id, split_, unnest(prompts_) AS prompt FROM rows_ ANTI JOIN dropped USING (row_id))
     JOIN (SELECT DISTINCT prompt, split FROM evaluation_) USING (prompt)
     WHERE split_ = 'train' OR (split_ = 'validation' AND split = 'test')"""
+
+_NEAR_LEAKS: Final = """
+    INSERT INTO dropped
+    SELECT DISTINCT row_id, 'near_leakage' FROM (
+        SELECT row_id, split_, signature_, unnest(bands_) AS band FROM rows_ ANTI JOIN dropped USING (row_id))
+    JOIN (SELECT DISTINCT split, signature, unnest(bands) AS band FROM evaluation_) USING (band)
+    WHERE (split_ = 'train' OR (split_ = 'validation' AND split = 'test'))
+    AND len(list_filter(list_zip(signature_, signature), lambda pair: pair[1] = pair[2]))
+        >= $1 * len(signature_)"""
+_NO_EVALUATION: Final = """
+    SELECT NULL::BLOB AS prompt, '' AS split, NULL::UINTEGER[] AS signature, NULL::BIGINT[] AS bands LIMIT 0"""
 
 
 def _view(connection: duckdb.DuckDBPyConnection, name: str, files: tuple[Path, ...], empty: str) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from archiver.errors import ConflictError, InputError, StorageError
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
-from pipelines import dedup, lake
+from pipelines import dedup, lake, near
 from pipelines.exports import card, work
 from pipelines.exports.filters import ExportFilters
 from pipelines.exports.source import LakeSource, Source
@@ -134,6 +134,7 @@ class Plan:
                 "split_salt_sha256": hashlib.sha256(exports.split_salt.encode()).hexdigest(),
                 "shard_bytes": exports.shard_bytes,
                 "redactor": self.redactor.name,
+                "near_duplicates": near.engine(),
                 "file_format": self.file_format,
             },
             "filters": self.filters.as_json(),

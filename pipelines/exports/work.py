@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import dedup
+from pipelines import dedup, near
 from pipelines.derive import Chat, Reject, Row, Session, training_rows
 from pipelines.derive.acts import decode_object
 from pipelines.exports.filters import ExportFilters, matching_sessions
@@ -97,6 +97,7 @@ def run(task: Task) -> Counts:
             rows=stack.enter_context(_Sink(task.path("rows"), row_schema(job.set_name))),
             evaluation=stack.enter_context(_Sink(task.path("evaluation"), dedup.EVALUATION)),
             rejects=stack.enter_context(_Sink(task.path("rejects"), REJECTS)),
+            signer=near.Signer(),
         )
         for stored in sessions_in(tables):
             counts.sessions["read"] += 1
@@ -110,13 +111,16 @@ class _Sinks:
     rows: _Sink
     evaluation: _Sink
     rejects: _Sink
+    signer: near.Signer
 
 
 def _add_session(job: Job, stored: StoredSession, sinks: _Sinks, counts: Counts, held_back: str | None) -> None:
     session, redaction = stored.session, _redaction(job, stored.session)
     if stored.split != TRAIN:
         for prompt in _prompts(session):
-            sinks.evaluation.add(dedup.prompt_digest(_chat(redaction, prompt)), stored.split)
+            asked = _chat(redaction, prompt)
+            signature = sinks.signer.signature(_question(asked))
+            sinks.evaluation.add(dedup.prompt_digest(asked), stored.split, signature, near.bands(signature))
     held_back = held_back or job.filters.session_reject(session.language, stored.created_at_us)
     if held_back is not None:
         counts.sessions[held_back] += 1
@@ -131,7 +135,7 @@ def _add_session(job: Job, stored: StoredSession, sinks: _Sinks, counts: Counts,
             counts.filtered_rows[name] += 1
         elif row is not None:
             n_rows += 1
-            sinks.rows.add(*_values(row, stored, redaction))
+            sinks.rows.add(*_values(row, stored, redaction, sinks.signer))
     counts.sessions["with_rows" if n_rows else "without_rows"] += 1
     counts.redactions.update(redaction.counts)
 
@@ -169,7 +173,7 @@ def _chat(redaction: SessionRedaction, chat: Chat) -> Chat:
     return tuple((redaction.text(role), redaction.text(content)) for role, content in chat)
 
 
-def _values(row: Row, stored: StoredSession, redaction: SessionRedaction) -> list[Any]:
+def _values(row: Row, stored: StoredSession, redaction: SessionRedaction, signer: near.Signer) -> list[Any]:
     """One row as the values of :func:`row_schema`."""
     session = stored.session
     prompt = _chat(redaction, row.prompt)
@@ -184,7 +188,14 @@ def _values(row: Row, stored: StoredSession, redaction: SessionRedaction) -> lis
     }
     columns = [values[name] for name in EXPORTS[row.set_name].schema.names]
     notes = (stored.consent is None, "+".join(sorted(row.judges)))
-    return [*columns, *notes, stored.split, *digests(row.set_name, prompt, values)]
+    signature = signer.signature(_question(prompt))
+    keys = (*digests(row.set_name, prompt, values), signature, near.bands(signature))
+    return [*columns, *notes, stored.split, *keys]
+
+
+def _question(prompt: Chat) -> str:
+    """What the user asked last."""
+    return next((content for role, content in reversed(prompt) if role == "user"), "")
 
 
 def _clean(redaction: SessionRedaction, name: str, value: Any) -> Any:

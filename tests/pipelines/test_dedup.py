@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import dedup
+from pipelines import dedup, near
 
 ROWS = pa.schema([pa.field("row_id", pa.string()), *dedup.KEY_COLUMNS])
 
@@ -18,7 +18,7 @@ def row(
 ) -> dict[str, object]:  # fmt: skip
     digests = {"content_": content or row_id, "claim_": claim, "side_": side}
     return {
-        "row_id": row_id, "split_": split, "prompts_": [key(p) for p in prompts],
+        "row_id": row_id, "split_": split, "bands_": [], "prompts_": [key(p) for p in prompts],
         **{name: None if text is None else key(text) for name, text in digests.items()},
     }  # fmt: skip
 
@@ -33,7 +33,7 @@ def decide(tmp_path: Path, rows: list[dict[str, object]], evaluation: dict[str, 
     for number, part in enumerate((rows[::2], rows[1::2])):
         files.append(tmp_path / f"rows-{number}.parquet")
         pq.write_table(pa.Table.from_pylist(part, ROWS), files[-1])
-    prompts = [{"prompt": key(p), "split": split} for p, split in (evaluation or {}).items()]
+    prompts = [{"prompt": key(p), "split": split, "bands": []} for p, split in (evaluation or {}).items()]
     pq.write_table(pa.Table.from_pylist(prompts, dedup.EVALUATION), tmp_path / "evaluation.parquet")
     with duckdb.connect() as connection:
         dedup.decide(connection, dedup.Sources(tuple(files), (tmp_path / "evaluation.parquet",)))
@@ -115,3 +115,48 @@ def test_prompts_are_what_the_user_asked() -> None:
         dedup.prompt_digest((("user", "one"), ("assistant", "x"), ("user", "two"))),
     ]
     assert dedup.prompt_digests(chat) == asked
+
+
+LONG = (
+    "A farmer has seventeen sheep and buys {} more of them on the market day before the long winter comes to the valley"
+)
+
+
+def signed(text: str) -> dict[str, object]:
+    signature = near.Signer().signature(text)
+    return {"signature_": signature, "bands_": near.bands(signature)}
+
+
+def test_nearly_equal_prompts_leak_too(tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    rows = [
+        row("a") | signed(LONG.format("nine") + " again"),
+        row("b") | signed("An entirely different question about the weather in the north of the country"),
+        row("c", "test") | signed(LONG.format("nine")),
+        row("d") | signed("short"),
+    ]
+    files = (tmp_path / "rows.parquet", tmp_path / "evaluation.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, ROWS), files[0])
+    keys = {"signature": rows[2]["signature_"], "bands": rows[2]["bands_"]}
+    pq.write_table(pa.Table.from_pylist([{"prompt": key("p"), "split": "test", **keys}], dedup.EVALUATION), files[1])
+    with duckdb.connect() as connection:
+        dedup.decide(connection, dedup.Sources(files[:1], files[1:]))
+        assert connection.execute("SELECT * FROM dropped").fetchall() == [("a", "near_leakage")]
+
+
+def test_shingles_of_scripts_without_spaces() -> None:
+    assert near.shingles("one two three four five six") == ["one two three four five", "two three four five six"]
+    assert near.shingles("one two") == []
+    assert len(near.shingles("这是一个没有空格的很长的中文句子用来测试相似度计算方法")) == 20
+
+
+def test_signatures_agree_about_as_much_as_the_texts() -> None:
+    pytest.importorskip("rensa")
+    signer = near.Signer()
+    texts = [" ".join(f"word{i}" for i in range(start, start + 100)) for start in (0, 10, 60)]
+    first, close, far = (signer.signature(text) or [] for text in texts)
+    assert sum(a == b for a, b in zip(first, close, strict=True)) / near.PERMUTATIONS == pytest.approx(0.83, abs=0.1)
+    assert sum(a == b for a, b in zip(first, far, strict=True)) / near.PERMUTATIONS < 0.45
+    assert set(near.bands(first)) & set(near.bands(close))
+    assert signer.signature("short") is None
+    assert near.bands(None) == []
