@@ -36,7 +36,7 @@ def sessions(count: int) -> Iterator[SessionRecord]:
             language="en",
             tz_assumed=False,
             messages=tuple(
-                Message(("user", "assistant")[i % 2], text(chance.randrange(300, 600)), created_us + i * 1_000_000, "en")
+                Message(("user", "assistant")[i % 2], text(chance.randrange(300, 600)), created_us + i * 10**6, "en")
                 for i in range(MESSAGES)
             ),
             interactions=tuple(
