@@ -74,7 +74,9 @@ def expected(store: DirectoryStore, choice: Choice) -> dict[str, Any]:
         for i in lake.scan(store, "interactions").to_pylist()
         if choice.allows(i["dt"], language[i["session_uid"]], actor_kind=i["actor_kind"], action=i["action_type"])
     ]
+    nodes = [n for n in lake.scan(store, "nodes").to_pylist() if choice.allows(n["dt"], language[n["session_uid"]])]
     return {
+        "Nodes": f"{len(nodes):,}",
         "Sessions": f"{len(chosen):,}",
         "Messages": f"{sum(s['n_messages'] for s in chosen):,}",
         "Verdicts": f"{len(verdicts):,}",
