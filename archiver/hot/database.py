@@ -8,6 +8,7 @@ both. One connection writes, a few read.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -20,6 +21,9 @@ from archiver.hot import schema
 from archiver.hot.durability import WalSync
 from archiver.hot.gate import Gate, refuse_network_filesystem
 from archiver.settings import Durability
+from archiver.telemetry import fields
+
+log = logging.getLogger(__name__)
 
 READERS: Final = 3
 _BATCH: Final = 64
@@ -122,14 +126,24 @@ class Database:
         """Give everything committed so far this durability: ``power`` returns when it survives power loss."""
         self._make_durable(self._sync.last_ticket, durability)
 
-    def checkpoint(self) -> None:
-        """Move the WAL into the database and empty it, so that no deleted text stays in either file."""
+    def checkpoint(self, wait_seconds: float | None = None) -> None:
+        """Move the WAL into the database and empty it, so that no deleted text stays in either file.
+
+        StoreBusyError if readers kept it from being emptied for so long.
+        """
+        wait_ms = int((self._timeout_seconds if wait_seconds is None else wait_seconds) * 1000)
         self._acquire_lock()
         try:
             with self._behind_gate(), _translated("checkpoint", self.path):
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._writer.execute(f"PRAGMA busy_timeout={wait_ms}")
+                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                self._writer.execute(f"PRAGMA busy_timeout={int(self._timeout_seconds * 1000)}")
         finally:
             self._lock.release()
+        if busy:
+            raise StoreBusyError(
+                "readers kept the WAL", operation="checkpoint", key=str(self.path), hint="end long reads, try again"
+            )
 
     def close(self) -> None:
         """Sync and close; waits for readers and writers under way."""
@@ -228,14 +242,24 @@ class Database:
             finally:
                 self._gate.release()
             ticket = self._sync.committed()
-        except BaseException as error:  # noqa: BLE001  every waiting caller gets it, none may hang
+        except BaseException as error:
             for job in batch:
-                job.error = job.error or _translate(error, "write", self.path)
+                job.error = job.error or self._told(error)
+            if not isinstance(error, Exception):
+                raise  # an interrupt of this thread is not the others' affair
         else:
             for job in batch:
                 job.ticket = ticket
-        for job in batch:
-            job.done = True
+        finally:
+            for job in batch:
+                job.done = True
+
+    def _told(self, error: BaseException) -> BaseException:
+        if isinstance(error, Exception):
+            return _translate(error, "write", self.path)
+        return StoreBusyError(
+            "the thread that was committing was interrupted", operation="write", key=str(self.path), hint="try again"
+        )
 
     def _execute(self, batch: list[_Job[Any]]) -> None:
         writer = self._writer
@@ -268,7 +292,17 @@ class Database:
             self._sync.soon()
         self._commits += 1
         if self._commits % _WAL_CHECK_COMMITS == 0 and self._sync.wal_bytes() > _WAL_LIMIT_BYTES:
-            self.checkpoint()
+            self._shrink_wal()
+
+    def _shrink_wal(self) -> None:
+        """Empty a WAL that automatic checkpoints could not, because some reader was always there.
+
+        The caller's write is stored by now, so it must not fail for this; the next round tries again.
+        """
+        try:
+            self.checkpoint(wait_seconds=0.05)
+        except SessionLakeError as error:
+            log.warning("wal_not_shrunk", extra=fields(error=str(error)))
 
     # ---------------------------------------------------------------- connections
 

@@ -87,8 +87,7 @@ def listed(connection: sqlite3.Connection, *, alive_since_us: int, limit: int, u
 
 
 def _list_queries(alive_since_us: int, limit: int, user_id: str | None) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    # The index is by minute: whole minutes come in order, so a minute cut by the limit may hide a
-    # later second. Sorting by the exact time inside the query would read every live row.
+    # The index is by minute: only the sessions of the last minutes are read and sorted by the exact time.
     columns = f"last_activity_us, {_LISTED}"
     if user_id is not None:
         yield (

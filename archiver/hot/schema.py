@@ -98,7 +98,8 @@ CREATE TRIGGER count_gone AFTER DELETE ON session WHEN OLD.state = 0 BEGIN
   UPDATE totals SET sessions = sessions - 1, interactions = interactions - OLD.n_interactions,
     verdicts = verdicts - OLD.fb_correct - OLD.fb_incorrect - OLD.fb_partial;
 END;
-CREATE TRIGGER count_changed AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
+CREATE TRIGGER count_changed
+AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
   UPDATE totals SET
     sessions = sessions + (NEW.state = 0) - (OLD.state = 0),
     interactions = interactions + (NEW.state = 0) * NEW.n_interactions - (OLD.state = 0) * OLD.n_interactions,

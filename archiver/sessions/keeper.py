@@ -40,9 +40,9 @@ class Keeper:
 
     def find(self, session_id: str) -> Found | None:
         """The object of a live session, expired or not, refreshed; None if there is no live row."""
-        with self._objects.using(session_id) as tracked:
+        with self._objects.locked(session_id) as tracked:
             if tracked is not None:
-                with tracked.lock, self._hot.reader() as connection:
+                with self._hot.reader() as connection:
                     row = reading.live(connection, session_id)
                     if row is None:
                         return None
@@ -93,19 +93,16 @@ class Keeper:
 
     def _append_to_object(self, session_id: str, event: NewEvent, now_us: int) -> Appended | None:
         """Append beside an object that has nothing to save and has seen everything; None if it has not."""
-        with self._objects.using(session_id) as tracked:
-            if tracked is None:
+        with self._objects.locked(session_id) as tracked:
+            if tracked is None or event.client_id is not None or tracked.has_changes():
                 return None
-            with tracked.lock:
-                if event.client_id is not None or tracked.has_changes():
-                    return None
-                version = tracked.base.version
-                done = self._hot.run(
-                    lambda connection: live.append(connection, session_id, event, now_us, version), durability="process"
-                )
-                if done is not None:
-                    tracked.appended(event, done)
-                return done
+            version = tracked.base.version
+            done = self._hot.run(
+                lambda connection: live.append(connection, session_id, event, now_us, version), durability="process"
+            )
+            if done is not None:
+                tracked.appended(event, done)
+            return done
 
     def change(self, session_id: str, extra: Changes, now_us: int, durability: Durability | None) -> None:
         """Store what the session's object has pending and then ``extra``, in one transaction.
@@ -114,7 +111,7 @@ class Keeper:
         for an id never seen or closed.
         """
         level = self._hot.level(durability)
-        with self._objects.using(session_id) as tracked, tracked.lock if tracked else contextlib.nullcontext():
+        with self._objects.locked(session_id) as tracked:
             if not self._write(session_id, tracked, extra, now_us, take_on=False):
                 self._revive(session_id, now_us)
                 same = tracked if tracked is not None and self._follows(tracked, session_id) else None
@@ -208,18 +205,31 @@ class Keeper:
         fresh = lifecycle.start(connection, session_id, now_us, user_id=user_id, language="en")
         return Stored(fresh, [], None)
 
-    def end(self, session_id: str, now_us: int, *, archive: bool) -> int:
-        """Close the live session, or delete its rows; returns how many archived revisions of the id remain."""
+    def end(self, session_id: str, now_us: int) -> int:
+        """Close the live session with everything its object holds; returns how many archived revisions there are."""
         with self._pending(session_id) as (tracked, changes):
 
             def work(connection: Connection) -> int:
                 row = reading.live(connection, session_id)
-                if row is not None and archive:
+                if row is not None:
                     _end(connection, row, tracked, changes, now_us, reason="closed")
-                elif row is not None:
-                    lifecycle.delete(connection, row)
                 return lifecycle.forget_archived(connection, session_id)
 
+            earlier = self._hot.run(work, durability="process")
+            if tracked is not None:
+                self._objects.drop(tracked)
+        return earlier
+
+    def delete(self, session_id: str) -> int:
+        """Delete the live session's rows; returns how many archived revisions of the id remain."""
+
+        def work(connection: Connection) -> int:
+            row = reading.live(connection, session_id)
+            if row is not None:
+                lifecycle.delete(connection, row)
+            return lifecycle.forget_archived(connection, session_id)
+
+        with self._objects.locked(session_id) as tracked:
             earlier = self._hot.run(work, durability="process")
             if tracked is not None:
                 self._objects.drop(tracked)
@@ -228,16 +238,15 @@ class Keeper:
     @contextlib.contextmanager
     def _pending(self, session_id: str) -> Iterator[tuple[Tracked | None, Changes]]:
         """The session's object, locked, and what a save of it would write."""
-        with self._objects.using(session_id) as tracked:
+        with self._objects.locked(session_id) as tracked:
             if tracked is None:
                 yield None, Changes()
                 return
-            with tracked.lock:
-                changes = tracked.collect()
-                try:
-                    yield tracked, changes
-                finally:
-                    tracked.uncollect()
+            changes = tracked.collect()
+            try:
+                yield tracked, changes
+            finally:
+                tracked.uncollect()
 
 
 def _refresh(tracked: Tracked, connection: Connection, row: SessionRow) -> None:

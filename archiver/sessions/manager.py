@@ -269,7 +269,7 @@ class SessionManager:
         Without ``archive`` the live rows are deleted; revisions archived earlier remain until ``erase``.
         """
         check_id(session_id, field="session_id")
-        earlier = self._keeper.end(session_id, self._clock(), archive=archive)
+        earlier = self._keeper.end(session_id, self._clock()) if archive else self._keeper.delete(session_id)
         self.hot.settle()
         if earlier and not archive:
             log.warning("archived_revisions_remain", extra=fields(session_id=session_id, revisions=earlier))
@@ -287,7 +287,7 @@ class SessionManager:
         """The most recently active sessions that have not expired: id, title, timestamp, language."""
         alive_since_us = self._clock() - self._max_age_us
         with self.hot.reader() as connection:
-            found = reading.listed(connection, alive_since_us=alive_since_us, limit=limit, user_id=user_id)
+            found = reading.listed(connection, alive_since_us=alive_since_us, limit=max(0, limit), user_id=user_id)
         return [
             {
                 "id": item.session_id,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
 from archiver.sessions.model import Session
 from archiver.sessions.tracking import Tracked
 
-CAPACITY: Final = 256
+CAPACITY: Final = 128
 _TRIES: Final = 4
 
 
@@ -23,30 +23,24 @@ class Registry:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._objects: OrderedDict[str, Tracked] = OrderedDict()
-        self._users: Counter[int] = Counter()
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._objects
 
     @contextlib.contextmanager
-    def using(self, session_id: str) -> Iterator[Tracked | None]:
-        """The object of an id, if there is one; it stays for the duration of the block."""
-        with self._lock:
-            tracked = self._objects.get(session_id)
-            if tracked is None:
-                key = 0
-            else:
-                key = id(tracked)
+    def locked(self, session_id: str) -> Iterator[Tracked | None]:
+        """The object of an id, if there is one, locked for the block."""
+        while True:
+            with self._lock:
+                tracked = self._objects.get(session_id)
+                if tracked is None:
+                    break
                 self._objects.move_to_end(session_id)
-                self._users[key] += 1
-        try:
-            yield tracked
-        finally:
-            if tracked is not None:
-                with self._lock:
-                    self._users[key] -= 1
-                    if not self._users[key]:
-                        del self._users[key]
+            with tracked.lock:
+                if not tracked.released:
+                    yield tracked
+                    return
+        yield None
 
     def keep(self, made: Tracked) -> Session:
         """Keep a new object; another thread's of the same conversation wins, one of an earlier conversation goes."""
@@ -74,17 +68,23 @@ class Registry:
             if len(self._objects) <= self._capacity:
                 return
             session_id, tracked = self._objects.popitem(last=False)
-            if self._users[id(tracked)] or not _is_free(tracked):
+            if not _release(tracked):
                 self._objects[session_id] = tracked
 
 
-def _is_free(tracked: Tracked) -> bool:
+def _release(tracked: Tracked) -> bool:
     """Let go of the object and see whether it was ours alone; whoever else holds it may still change it."""
-    if tracked.has_changes():
+    if not tracked.lock.acquire(blocking=False):
         return False
-    alive = weakref.ref(tracked.session)
-    del tracked.session
-    held = alive()
-    if held is not None:
-        tracked.session = held
-    return held is None
+    try:
+        if tracked.has_changes():
+            return False
+        alive = weakref.ref(tracked.session)
+        del tracked.session
+        held = alive()
+        if held is not None:
+            tracked.session = held
+        tracked.released = held is None
+        return tracked.released
+    finally:
+        tracked.lock.release()

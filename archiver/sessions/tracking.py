@@ -20,10 +20,15 @@ from archiver.sessions.model import Session
 
 
 class Tracked:
-    """A Session object, and the state of the store it reflects. Use it under its lock."""
+    """A Session object, and the state of the store it reflects. Use it under its lock.
+
+    Attributes:
+        released: The registry let it go: whoever waited for the lock must look for another.
+    """
 
     def __init__(self, stored: Stored, assume_tz: tzinfo) -> None:
         self.lock = threading.RLock()
+        self.released = False
         self.session = session = Session.__new__(Session)
         session.session_id = self._session_id = stored.row.session_id
         session.created_at = self._created_at = format_time(stored.row.created_us)
@@ -179,7 +184,11 @@ class Tracked:
         self.session.updated_at = format_time(done.updated_us)
         if event.feedback is not None:
             self.session.feedback_count[event.feedback] += 1
-        self._absorb([StoredEvent(done.seq, event.kind, done.created_us, *event[2:])])
+        rows = [StoredEvent(done.seq, event.kind, done.created_us, *event[2:])]
+        if event.kind == MESSAGE:
+            self._turns.absorb(self.session.chat_history, rows)
+        else:
+            self._acts.absorb(self.session.interactions, rows)
 
 
 def _without(own: Changes, extra: Changes) -> Changes:

@@ -515,3 +515,47 @@ def test_a_gate_closed_while_it_waits_lets_nothing_else_go(
     reused.release()
     second.close()
     reused.close()
+
+
+def test_a_wal_that_cannot_be_emptied_never_fails_the_write(
+    store: HotStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("archiver.hot.database._WAL_LIMIT_BYTES", 1)
+    monkeypatch.setattr("archiver.hot.database._WAL_CHECK_COMMITS", 1)
+    with store.reader() as connection:
+        connection.execute("SELECT count(*) FROM adopted").fetchone()
+        store.run(note("a"))
+        store.run(note("b"))
+    assert "wal_not_shrunk" in caplog.messages
+    assert notes(store) == ["a", "b"]
+
+
+def test_an_interrupt_of_the_committing_thread_tells_the_others_to_try_again(store: HotStore) -> None:
+    errors: dict[str, BaseException | None] = {}
+
+    def interrupted(connection: sqlite3.Connection) -> None:
+        note("interrupted")(connection)
+        raise KeyboardInterrupt
+
+    def call(name: str, work: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            store.run(work)
+            errors[name] = None
+        except BaseException as error:  # noqa: BLE001
+            errors[name] = error
+
+    threads = [threading.Thread(target=call, args=(f"n{i}", note(f"n{i}"))) for i in range(3)]
+    threads.append(threading.Thread(target=call, args=("interrupted", interrupted)))
+    with store.transaction():
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    interrupts = [name for name, error in errors.items() if isinstance(error, KeyboardInterrupt)]
+    assert len(interrupts) == 1  # the thread that was committing, whoever it was
+    stored = notes(store)
+    assert stored == sorted(name for name, error in errors.items() if error is None)
+    store.run(note("later"))
+    assert "later" in notes(store)
