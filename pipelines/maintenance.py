@@ -153,12 +153,15 @@ def _plan(store: ObjectStore, version: LakeVersion, kind: RunKind, now_us: int) 
     if unfinished is not None:
         runs.finish_empty(store, unfinished)
         version = lake.current(store)
+    base = runs.base_versions(store, version)
+    if base is None:
+        raise StoreBusyError(f"run {version.run + 1} began meanwhile", operation=kind, hint="run again")
     mine = RunPlan(
         run=version.run + 1,
         kind=kind,
         created_us=now_us,
         code_version=runs.code_version(),
-        base=runs.base_versions(store, version),
+        base=base,
         watermarks=version.watermarks,
         body={},
     )

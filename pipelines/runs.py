@@ -109,19 +109,13 @@ def code_version() -> str:
         return "unknown"
 
 
-def base_versions(store: ObjectStore, version: LakeVersion) -> dict[str, int]:
-    """The latest version of every table, to plan the run after ``version`` on.
-
-    ConflictError if a table is past that: another process is at it.
-    """
+def base_versions(store: ObjectStore, version: LakeVersion) -> dict[str, int] | None:
+    """The latest version of every table, to plan the run after ``version`` on; None if a table is past that."""
     base = {}
     for table in COMMIT_ORDER:
         handle = lake.open_table(store, table)
-        run = handle.transaction_version(lake.RUN_APP) or 0
-        if run != version.run:
-            raise ConflictError(
-                f"holds run {run}, the lake version {version.run}", operation="plan", key=table, hint="run again"
-            )
+        if (handle.transaction_version(lake.RUN_APP) or 0) != version.run:
+            return None
         base[table] = handle.version()
     return base
 

@@ -150,16 +150,21 @@ class _Compaction:
         if not keys:
             return Discovery((), (*found.gaps, *more))
         mine = self._plan(version, keys)
+        if mine is None:  # another process planned this run meanwhile
+            return self.next_run(damaged)
         plan = runs.announce(self._store, mine)
         return plan.run, self._execute(plan, keys) if plan == mine else self._finish(plan)
 
-    def _plan(self, version: LakeVersion, keys: Sequence[SegmentKeys]) -> RunPlan:
+    def _plan(self, version: LakeVersion, keys: Sequence[SegmentKeys]) -> RunPlan | None:
+        base = runs.base_versions(self._store, version)
+        if base is None:
+            return None
         return RunPlan(
             run=version.run + 1,
             kind="compact",
             created_us=self._now_us,
             code_version=runs.code_version(),
-            base=runs.base_versions(self._store, version),
+            base=base,
             watermarks=advanced(version.watermarks, keys),
             body=to_body(keys, cut_tasks(keys, self._task_bytes)),
         )
@@ -190,6 +195,9 @@ class _Compaction:
             self._discard(changes.staged)
         if runs.decide(self._store, plan, "commit") == "abandon":
             return self._abandon(plan, None, results)
+        if lake.run_of(self._store, "sessions") >= plan.run:  # others finished it; what they removed since stays so
+            self._discard(changes.staged)
+            return _Done()
         runs.publish(self._store, plan, changes.staged)
         runs.commit(self._store, plan, changes)
         done = _report(keys, selection, results, changes)
@@ -220,6 +228,7 @@ class _Compaction:
                 plan.run,
                 tuple(_chosen_part(part, *by_ref[part.ref]) for part in parts),
                 self._settings.exports.split_salt,
+                self._settings.tables.redact,
             )
             for parts in cuts
         ]

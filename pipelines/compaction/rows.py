@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -86,31 +87,35 @@ def _actors(metadata: pa.Array, user_ids: pa.Array, parent: pa.Array) -> tuple[p
     )
 
 
-def sessions(batch: pa.RecordBatch, derived: TableRows, origin: pa.RecordBatch, salt: str) -> pa.Table:
-    """Rows of ``sessions``; ``origin`` has archive_key, archive_sha256 and stored_split of each."""
-    n_messages = _lengths(batch.column("messages"))
-    n_interactions = _lengths(batch.column("interactions"))
+def facts(batch: pa.RecordBatch, origin: pa.RecordBatch, salt: str) -> dict[str, pa.Array]:
+    """Columns of ``sessions`` that rest on the archived record as it is; ``origin``: see tasks.ORIGIN."""
+    counts = [_lengths(batch.column(name)).to_numpy() for name in ("messages", "interactions")]
+    split = splits.split_column(batch.column("user_id"), batch.column("session_uid"), salt)
+    return {
+        "split": pc.coalesce(origin.column("stored_split"), split),
+        "archive_key": origin.column("archive_key"),
+        "archive_sha256": origin.column("archive_sha256"),
+        "prefix_sha256": pa.array(prefix_digests(batch, *counts), pa.string()),
+        "redaction_count": _constant(0, batch.num_rows),
+    }
+
+
+def sessions(batch: pa.RecordBatch, derived: TableRows, known: Mapping[str, pa.Array]) -> pa.Table:
+    """Rows of ``sessions``; ``known``: see :func:`facts`."""
     roles = batch.column("messages").flatten().field("role")
     parent = pc.list_parent_indices(batch.column("messages")).to_numpy()
     columns: dict[str, Any] = {name: batch.column(name) for name in SESSIONS.schema.names if name in batch.schema.names}
     columns |= {
         "title": _titles(batch, roles, parent),
-        "n_messages": n_messages,
+        "n_messages": _lengths(batch.column("messages")),
         "n_user_messages": _count(pc.equal(roles, "user"), parent, batch.num_rows),
         "n_assistant_messages": _count(pc.equal(roles, "assistant"), parent, batch.num_rows),
-        "n_interactions": n_interactions,
+        "n_interactions": _lengths(batch.column("interactions")),
         "n_nodes": derived.n_nodes,
         "graph_format": derived.graph_format,
         **_feedback(batch),
-        "split": pc.coalesce(
-            origin.column("stored_split"),
-            splits.split_column(batch.column("user_id"), batch.column("session_uid"), salt),
-        ),
         "consent": consent(batch.column("metadata")),
-        "archive_key": origin.column("archive_key"),
-        "archive_sha256": origin.column("archive_sha256"),
-        "redaction_count": _constant(0, batch.num_rows),
-        "prefix_sha256": pa.array(prefix_digests(batch, n_messages.to_numpy(), n_interactions.to_numpy()), pa.string()),
+        **known,
         "schema_version": _constant(SCHEMA_VERSION, batch.num_rows),
     }
     return _table(columns, SESSIONS.schema)

@@ -18,6 +18,7 @@ from archiver.objects import ObjectStore
 from pipelines import datafiles, derive
 from pipelines.compaction import gather, rows
 from pipelines.compaction.plan import Gap, Part
+from pipelines.compaction.redaction import redacted
 from pipelines.compaction.select import CHOSEN, Reject, dates
 from pipelines.datafiles import StagedFile
 from pipelines.schema import TABLES
@@ -43,6 +44,7 @@ class MapTask:
     run: int
     parts: tuple[ChosenPart, ...]
     salt: str
+    redact: bool
 
     @property
     def identity(self) -> str:
@@ -188,13 +190,16 @@ def _prefix_rejects(batch: pa.RecordBatch, origin: pa.RecordBatch, clash: pa.Boo
 def _stage_date(
     task: MapTask, dt: str, batch: pa.RecordBatch, origin: pa.RecordBatch
 ) -> tuple[list[StagedFile], Partial]:
+    known = rows.facts(batch, origin, task.salt)
+    if task.redact:
+        batch, known["redaction_count"] = redacted(batch, task.salt)
     derived = derive.table_rows(batch)
     tables = {
         "messages": rows.messages(batch, origin.column("stored_messages")),
         "interactions": rows.interactions(batch, origin.column("stored_interactions")),
         "nodes": derived.nodes,
         "feedback": derived.feedback,
-        "sessions": rows.sessions(batch, derived, origin, task.salt),
+        "sessions": rows.sessions(batch, derived, known),
     }
     staged = [
         datafiles.stage(task.store, TABLES[name], dt, [table], run=task.run, task=task.identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from s3_servers import S3Server
 from archiver import archive
 from archiver.archive import SegmentRef, Tombstone
 from archiver.errors import InputError
+from archiver.events import Interaction
 from archiver.objects import DirectoryStore, ObjectStore, open_store
 from archiver.settings import Settings
 from pipelines import compaction, lake
@@ -335,6 +337,28 @@ def test_rows_of_a_file_are_sorted_and_columns_have_the_declared_types(directory
             assert [f.type for f in found.schema] == [f.type for f in dataset.schema]
             keys = found.select(list(dataset.sort_keys)).to_pylist()
             assert keys == sorted(keys, key=lambda row: tuple(row.values()))
+
+
+def test_redaction_takes_personal_data_out_of_every_table(directory_store: DirectoryStore) -> None:
+    mail = "jane.doe@example.org"
+    record = session(1, n_messages=2, user_id=mail)
+    messages = tuple(m._replace(content=f"write to {mail}") for m in record.messages)
+    act = Interaction(record.created_at_us, "feedback", mail, mail, "correct", json.dumps({"context": mail}))
+    graph = json.dumps({"nodes": [{"id": mail, "content": mail}], "edges": []})
+    record = replace(record, session_id=mail, messages=messages, interactions=(act,), graph_state=graph)
+    record = replace(record, metadata=json.dumps({"mail": mail}))
+    put(directory_store, 1, [record])
+    compact(directory_store, redact=True)
+    put(directory_store, 2, [continued(record)])
+    assert not compact(directory_store, redact=True).incomplete
+    for table in TABLES:
+        rows = lake.scan(directory_store, table).to_pylist()
+        assert rows
+        assert mail not in str(rows), table
+    found = lake.scan(directory_store, "sessions").to_pylist()[0]
+    assert found["redaction_count"] >= 8
+    assert found["session_uid"] == record.session_uid
+    assert lake.scan(directory_store, "feedback")["node_known"].to_pylist()[0]
 
 
 @pytest.mark.slow
