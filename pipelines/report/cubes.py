@@ -7,6 +7,7 @@ months or years until all cubes together fit a budget of rows.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -112,25 +113,32 @@ def cubes(tables: Mapping[str, Source], *, memory_limit_bytes: int, max_rows: in
     column ``dt`` (a date). ``period`` of a row is the first day of its period, in days since 1970.
     Code ``len(values)`` of a dimension stands for its ``others``.
     """
-    with duckdb.connect(":memory:", config=_options(memory_limit_bytes)) as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="sessionlake-report-") as scratch,
+        duckdb.connect(":memory:", config=_options(memory_limit_bytes, scratch)) as connection,
+    ):
         for name, table in tables.items():
             connection.register(name, table)
         for cube in _CUBES:
-            connection.execute(
-                f"CREATE TEMP TABLE {cube.name}_by_day AS {cube.by_day}", {"chars": LABEL_CHARS}
-            ).fetchall()
+            _run(connection, f"CREATE TEMP TABLE {cube.name}_by_day AS {cube.by_day}", {"chars": LABEL_CHARS})
         names = {dimension: _name_codes(connection, dimension) for dimension in _VALUES}
         for cube in _CUBES:
-            connection.execute(_coded_sql(cube)).fetchall()
+            _run(connection, _coded_sql(cube))
         period = _finest_period(connection, max_rows)
         rolled = {cube.name: _columns(connection.sql(_rolled_sql(cube, period))) for cube in _CUBES}
-        users = connection.execute("SELECT count(DISTINCT user_id) FROM sessions").fetchall()[0][0]
+        ((users,),) = _run(connection, "SELECT count(DISTINCT user_id) FROM sessions")
     return {"period": period, "names": names, "cubes": rolled, "users": users}
 
 
-def _options(memory_limit_bytes: int) -> dict[str, str | bool | int | float | list[str]]:
+def _run(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | None = None) -> list[Any]:
+    """Execute to the end: DuckDB 2 leaves a result that nobody fetches unfinished."""
+    return connection.execute(sql, values).fetchall()
+
+
+def _options(memory_limit_bytes: int, scratch: str) -> dict[str, str | bool | int | float | list[str]]:
     return {
         "memory_limit": f"{memory_limit_bytes // 1024}KiB",
+        "temp_directory": scratch,
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
@@ -139,14 +147,15 @@ def _options(memory_limit_bytes: int) -> dict[str, str | bool | int | float | li
 def _name_codes(connection: duckdb.DuckDBPyConnection, dimension: str) -> dict[str, Any]:
     """Number the values of a dimension, the most frequent first; those past the limit share one code."""
     limit = _MAX_VALUES[dimension]
-    connection.execute(
+    _run(
+        connection,
         f"""
         CREATE TEMP TABLE {dimension}_names AS
         SELECT name, least(row_number() OVER (ORDER BY sum(n) DESC, name) - 1, {limit}) AS code
         FROM ({_VALUES[dimension]}) GROUP BY name
-        """  # noqa: S608  constants of this module only
-    ).fetchall()
-    rows = connection.execute(f"SELECT name, code FROM {dimension}_names ORDER BY code, name").fetchall()  # noqa: S608
+        """,  # noqa: S608  constants of this module only
+    )
+    rows = _run(connection, f"SELECT name, code FROM {dimension}_names ORDER BY code, name")  # noqa: S608
     values = [name for name, code in rows if code < limit]
     return {"values": values, "others": len(rows) - len(values)}
 
@@ -165,7 +174,7 @@ def _finest_period(connection: duckdb.DuckDBPyConnection, max_rows: int) -> str:
     """The shortest period at which all cubes together have at most ``max_rows`` rows."""
     for period in PERIODS:
         rows = sum(
-            connection.execute(f"SELECT count(*) FROM ({_rolled_sql(cube, period)})").fetchall()[0][0]  # noqa: S608
+            _run(connection, f"SELECT count(*) FROM ({_rolled_sql(cube, period)})")[0][0]  # noqa: S608
             for cube in _CUBES
         )
         if rows <= max_rows:

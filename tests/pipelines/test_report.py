@@ -21,7 +21,7 @@ from archived import ARCHIVER, put, session
 from archiver import archive
 from archiver.archive import SegmentRef
 from archiver.errors import CorruptDataError, InputError
-from archiver.objects import DirectoryStore
+from archiver.objects import DirectoryStore, ObjectStore
 from archiver.settings import Settings
 from pipelines import compaction, exports, lake
 from pipelines.report import document, report
@@ -244,6 +244,16 @@ def test_an_earlier_version_is_counted_as_it_was(tmp_path: Path) -> None:
     facts = [pages.data_of(report(growing, SETTINGS, version=v, now_us=NOW_US)) for v in (first, None)]
     assert [sum(f["numbers"]["cubes"]["sessions"]["sessions"]) for f in facts] == [5, 10]
     assert [f["tables"][-1]["rows"] for f in facts] == [5, 10]
+
+
+def test_every_store_gives_the_same_numbers(any_store: ObjectStore, store: DirectoryStore) -> None:
+    showcase.build(any_store, showcase.records(90, days=2), segment_sessions=40)
+    found = pages.data_of(report(any_store, SETTINGS, now_us=NOW_US))
+    assert sum(found["numbers"]["cubes"]["sessions"]["sessions"]) == 90
+    assert sum(found["numbers"]["cubes"]["verdicts"]["correct"]) == sum(
+        pages.data_of(report(store, SETTINGS, now_us=NOW_US))["numbers"]["cubes"]["verdicts"]["correct"]
+    )
+    assert found["storage"] == any_store.url
 
 
 def test_the_page_is_the_same_for_the_same_lake_and_time(store: DirectoryStore) -> None:
