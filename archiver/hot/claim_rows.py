@@ -49,7 +49,9 @@ def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequ
     unchanged = [row for row in rows if row[5] == chosen[row[0]].last_activity_us]
     delete_rows(connection, [row[0] for row in unchanged if row[4]])
     claimed = [(*row[:4], chosen[row[0]].reason) for row in unchanged if not row[4]]
-    if claimed and segment is None:
+    if not claimed:
+        return segment
+    if segment is None:
         segment = _open_segment(connection, now_us)
     connection.executemany(
         f"INSERT INTO claim(segment, sid, session_uid, revision, last_seq, reason) VALUES({segment}, ?, ?, ?, ?, ?)",
