@@ -14,7 +14,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
-from archiver import archive, pushing, restore, sealing
+from archiver import archive, doctor, pushing, restore, sealing
 from archiver.errors import InputError, SessionConflictError
 from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
@@ -100,7 +100,7 @@ def import_files(
     """Import files and directories; every record ends imported, skipped as known, or in ``rejects``.
 
     Raises InputError for a path that cannot be read, StorageError if the archive cannot take a
-    segment; what was imported before stays, and importing again continues.
+    segment or could lose one (see doctor); what was imported before stays, and importing again continues.
     """
     run = _Import(hot, store, settings, now_us, options or ImportOptions(), progress or (lambda _: None))
     return run.execute(input_files(paths))
@@ -127,6 +127,7 @@ class _Import:
         self._report = ImportReport()
         self._buffer: list[SessionRecord] = []
         self._buffer_bytes = 0
+        self._facts = doctor.require_safe_store(store)
         self._tombstones = archive.tombstones(store)
 
     def execute(self, files: Sequence[Path]) -> ImportReport:
@@ -279,7 +280,7 @@ class _Import:
         self._push()
 
     def _push(self) -> None:
-        pushing.push_pending(self._hot, self._store, self._settings, now_us=self._now_us)
+        pushing.push_pending(self._hot, self._store, self._settings, now_us=self._now_us, facts=self._facts)
 
 
 def compare(known: SessionRecord, found: _Found) -> Relation:

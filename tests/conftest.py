@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faultproxy import FaultProxy
-from s3_servers import ENVIRONMENT, S3Server, moto_server, seaweed_binary, seaweed_server
+from s3_servers import (
+    ENVIRONMENT,
+    OWN_SERVER,
+    S3Server,
+    moto_server,
+    own_server,
+    seaweed_binary,
+    seaweed_server,
+)
 
 from archiver.objects import DirectoryStore, ObjectStore, open_store
+
+OWN = ["own"] if OWN_SERVER in os.environ else []
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +63,12 @@ def seaweed_store(seaweed_s3: S3Server) -> ObjectStore:
     return open_store(seaweed_s3.settings())
 
 
-@pytest.fixture(params=["directory", "moto", pytest.param("seaweed", marks=pytest.mark.s3)])
+@pytest.fixture
+def own_store(s3_credentials: None) -> ObjectStore:
+    return open_store(own_server().settings())
+
+
+@pytest.fixture(params=["directory", "moto", pytest.param("seaweed", marks=pytest.mark.s3), *OWN])
 def any_store(request: pytest.FixtureRequest) -> ObjectStore:
     """The same test on every store there is."""
     store: ObjectStore = request.getfixturevalue(f"{request.param}_store")

@@ -189,6 +189,7 @@ def test_a_host_between_push_and_release_obeys_before_it_releases(
     assert _erase(hosts[0], directory_store, settings, user_id="eve").complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["create", "replace", "delete_versions"])
 def test_a_killed_erasure_is_finished_by_the_next(
     hosts: list[HotStore], moto_s3: S3Server, settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch

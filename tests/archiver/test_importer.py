@@ -8,9 +8,10 @@ import json
 import pytest
 
 from archiver import archive, importer, segments
-from archiver.errors import InputError
+from archiver.errors import InputError, StorageError
 from archiver.events import session_uid
 from archiver.hot import HotStore
+from archiver.objects import StoreFacts
 from archiver.settings import load_settings
 
 NOW = 1_800_000_000_000_000
@@ -187,4 +188,12 @@ def test_an_erased_session_does_not_come_back(lake):
     tombstone = archive.Tombstone.of("session", uid, NOW)
     lake.store.create(tombstone.key, b"{}")
     assert lake.run(copy.deepcopy(data)).by_rule == {"erased": 1}
+    assert lake.records() == {}
+
+
+def test_a_storage_that_could_lose_sessions_is_refused(lake, monkeypatch):
+    unsafe = StoreFacts(creates_once=False, replaces_if_match=True, refuses_bad_checksum=True)
+    monkeypatch.setattr(type(lake.store), "probe", lambda self, key: unsafe)
+    with pytest.raises(StorageError, match="second create overwrites"):
+        lake.run(session("s", ["a"]))
     assert lake.records() == {}

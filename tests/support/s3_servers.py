@@ -22,7 +22,9 @@ import boto3
 
 from archiver.settings import StorageSettings
 
-ACCESS_KEY, SECRET_KEY = "AKIATESTSESSIONLAKE", "test-secret-of-the-test-server"
+OWN_SERVER = "SESSIONLAKE_TEST_S3"
+ACCESS_KEY = os.environ.get("SESSIONLAKE_TEST_ACCESS_KEY", "AKIATESTSESSIONLAKE")
+SECRET_KEY = os.environ.get("SESSIONLAKE_TEST_SECRET_KEY", "test-secret-of-the-test-server")
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": ACCESS_KEY,
     "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -67,6 +69,11 @@ class S3Server:
             "s3", endpoint_url=self.endpoint_url, region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
         )  # fmt: skip
+
+
+def own_server() -> S3Server:
+    """The server that OWN_SERVER names, to be held to the contract; see docs/STORAGE.md."""
+    return _with_buckets(S3Server("own", os.environ[OWN_SERVER]))
 
 
 @contextmanager
