@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from dataclasses import replace
@@ -15,7 +16,7 @@ from archived import ARCHIVER, OTHER_ARCHIVER, continued, put, session
 from faultproxy import Fault, FaultProxy
 from s3_servers import S3Server
 
-from archiver import archive
+from archiver import archive, legacy
 from archiver.archive import SegmentRef, Tombstone
 from archiver.errors import InputError
 from archiver.events import Interaction
@@ -359,6 +360,20 @@ def test_redaction_takes_personal_data_out_of_every_table(directory_store: Direc
     assert found["redaction_count"] >= 8
     assert found["session_uid"] == record.session_uid
     assert lake.scan(directory_store, "feedback")["node_known"].to_pylist()[0]
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_every_table_equals_the_reference_on_real_sessions(directory_store: DirectoryStore) -> None:
+    path = Path(__file__).parents[3] / "shared/data/sessions.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        records = [legacy.parse_record(legacy.parse_json(line)) for line in lines]
+    for i in range(0, len(records), 1000):
+        put(directory_store, i // 1000 + 1, records[i : i + 1000])
+    assert compact(directory_store).rows_added["sessions"] == len(records)
+    assert_exact(directory_store)
 
 
 @pytest.mark.slow
