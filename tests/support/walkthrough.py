@@ -66,7 +66,8 @@ def _complete(command: str) -> bool:
 
 _MASKS = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+00:00|\+00|Z)?", "TIME"),
-    (r"\d{4}-\d\d-\d\d", "DATE"),
+    (r"\d{4}-\d\d-\d\d|\d{8}T\d{6}Z", "DATE"),
+    (r"\b\d\d:\d\d:\d\d\b", "CLOCK"),
     (r"\b[0-9a-f]{32}\b", "DIGEST"),
     (r"\bv\d{6}-[0-9a-f]+\b", "VERSION"),
     (r"[\w-]{22,}(?=\"|\b)", "ID"),
