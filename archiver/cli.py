@@ -155,20 +155,16 @@ def _sweep_code(report: service.SweepReport) -> ExitCode:
     return ExitCode.PARTLY if report.voided else ExitCode.DONE
 
 
-@commands.command()
-def status(context: typer.Context, hot: HotOption = None, storage: StorageOption = None) -> None:
-    """Show what is live, what waits for the archive, and what is wrong."""
-    program: Program = context.obj
-    settings = _settings(context, hot, storage)
-    now = now_us()
+def status_of(program: Program, settings: Settings) -> dict[str, Any]:
+    """Print how the hot store and the archive stand; returns the same as plain values."""
     with HotStore.from_settings(settings.hot) as opened:
-        report = service.status(opened, open_store(settings.storage), settings, now_us=now)
+        report = service.status(opened, open_store(settings.storage), settings, now_us=now_us())
     progress, backlog = report.progress, report.backlog
     due = report.oldest_due_seconds
     rows: list[tuple[str, Any]] = [
         ("live sessions", progress.live_sessions),
         ("waiting to be archived", backlog.sessions),
-        ("oldest of them due since", None if due is None else f"{due / 60:,.1f} minutes"),
+        ("oldest of them due for", None if due is None else f"{due / 60:,.1f} minutes"),
         ("above max_sessions", backlog.above_limit),
         ("archived revisions", progress.archived_revisions),
         ("segments waiting", len(report.waiting)),
@@ -181,7 +177,7 @@ def status(context: typer.Context, hot: HotOption = None, storage: StorageOption
         ("void segments", ", ".join(map(str, progress.void)) or None),
     ]
     program.console.table(("what", "now"), rows)
-    program.console.result(asdict(report))
+    return asdict(report)
 
 
 @sessions_app.command("list")
