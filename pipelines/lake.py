@@ -292,16 +292,6 @@ def commit(
     opened, so a run, or a watermark, lands once. A handle opened later would let it land twice.
     ``vector`` goes with ``sessions`` only: it makes the commit a lake version.
     """
-    millis = now_us // 1000
-    actions: list[AddAction | RemoveAction] = [
-        AddAction(a.path, a.size_bytes, {"dt": a.dt}, millis, True, a.stats) for a in add
-    ]
-    actions += [
-        RemoveAction(
-            path=f.path, data_change=True, deletion_timestamp=millis, partition_values={"dt": f.dt}, size=f.size_bytes
-        )
-        for f in remove
-    ]
     transactions = [Transaction(RUN_APP, run), *(Transaction(a, s) for a, s in sorted(watermarks.items()))]
     metadata = {_VECTOR: json.dumps(vector, sort_keys=True)} if vector is not None else {}
     by_us = True
@@ -309,7 +299,7 @@ def commit(
         with _translated("commit", table):
             handle = open_table(store, table, base)
             handle.create_write_transaction(
-                actions,
+                _actions(add, remove, now_us // 1000),
                 "append",
                 handle.schema(),
                 partition_by=["dt"],
@@ -329,6 +319,17 @@ def commit(
             raise
     latest = open_table(store, table)  # a handle does not follow its own commit
     return Committed(latest.version() if latest.transaction_version(RUN_APP) == run else None, by_us=by_us)
+
+
+def _actions(add: Sequence[Addition], remove: Sequence[DataFile], millis: int) -> list[AddAction | RemoveAction]:
+    added = [AddAction(a.path, a.size_bytes, {"dt": a.dt}, millis, True, a.stats) for a in add]
+    removed = [
+        RemoveAction(
+            path=f.path, data_change=True, deletion_timestamp=millis, partition_values={"dt": f.dt}, size=f.size_bytes
+        )
+        for f in remove
+    ]
+    return [*added, *removed]
 
 
 def checkpoint(store: ObjectStore, table: str) -> None:
