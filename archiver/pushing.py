@@ -21,7 +21,7 @@ from archiver.archive import SegmentRef
 from archiver.errors import ConflictError, CorruptDataError, OutcomeUnknownError, SessionLakeError, StorageError
 from archiver.hot import HotStore
 from archiver.hot.archived import ArchivedRow
-from archiver.hot.claims import Segment
+from archiver.hot.segment import Segment
 from archiver.hot.spool import SpoolFile
 from archiver.objects import ObjectInfo, ObjectStore, StoreFacts
 from archiver.settings import Settings
@@ -100,16 +100,29 @@ class Pusher:
         if segment.state == "closed" and not self._push(segment, now_us=now_us):
             report.voided += 1
             return
-        ref = SegmentRef(segment.archiver_id, segment.sequence)
-        self._obey_tombstones(segment, ref)
-        if segment.kind == "import":
-            rows = _index_rows(self._hot, self._store, segment, ref)
-            self._hot.claims.release_import(segment, rows, now_us=now_us)
-            deleted, kept = 0, 0
-        else:
-            deleted, kept = self._hot.claims.release(segment, now_us=now_us)
+        deleted, kept = self._release(segment, now_us=now_us)
         self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
         self._count(segment, report, deleted, kept)
+
+    def _release(self, segment: Segment, *, now_us: int) -> tuple[int, int]:
+        """Let a proven segment's rows go, and erase what was erased since it was claimed.
+
+        The ledger is read after the object is there: an eraser that put its tombstone later finds the
+        object itself, one that put it earlier may have walked past before the push.
+        """
+        ref = SegmentRef(segment.archiver_id, segment.sequence)
+        ledger = archive.tombstones(self._store)
+        if segment.kind == "import":
+            rows = list(_index_rows(self._hot, self._store, segment, ref))
+            kept = [row for row in rows if not ledger.covers(row.session_uid, row.user_id, row.created_us)]
+            if len(kept) < len(rows):
+                archive.erase_from_segment(self._store, ref, ledger)
+            self._hot.claims.release_import(segment, kept, now_us=now_us)
+            return 0, 0
+        if ledger and self._hot.claims.covered_in(segment, ledger.covers):
+            archive.erase_from_segment(self._store, ref, ledger)
+            self._hot.claims.drop_covered(ledger.covers)
+        return self._hot.claims.release(segment, now_us=now_us)
 
     def _count(self, segment: Segment, report: PushReport, deleted: int, kept: int) -> None:
         report.segments += 1
@@ -218,15 +231,6 @@ class Pusher:
     def _void(self, segment: Segment, *, now_us: int, reason: str = "a void stands under its name") -> None:
         self._hot.claims.void(segment, reason, now_us=now_us)
         self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
-
-    def _obey_tombstones(self, segment: Segment, ref: SegmentRef) -> None:
-        """Erase what was erased between claim and release; the eraser's own walk may have come too early."""
-        ledger = archive.tombstones(self._store)
-        if not ledger:
-            return
-        if segment.kind == "import" or self._hot.claims.covered_in(segment, ledger.covers):
-            archive.erase_from_segment(self._store, ref, ledger)
-            self._hot.claims.drop_covered(ledger.covers)
 
 
 def _metadata(segment: Segment, file: SpoolFile) -> dict[str, str]:

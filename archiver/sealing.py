@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from archiver import segments
 from archiver.errors import CorruptDataError, SessionLakeError
 from archiver.events import SessionRecord
 from archiver.hot import HotStore
-from archiver.hot.claims import Member, Sealed, Segment
 from archiver.hot.due import ClaimLimits
+from archiver.hot.segment import Member, Sealed, Segment
 from archiver.hot.spool import SpoolFile
 from archiver.segments import SegmentHeader, SegmentSummary
 from archiver.settings import Settings
@@ -113,24 +112,34 @@ def rebuild(hot: HotStore, segment: Segment) -> SpoolFile:
 
 
 def new_archiver(hot: HotStore, *, now_us: int) -> str:
-    """Give the store a new archiver id: unfinished claims are undone, imported segments sealed again under it.
+    """Give the store a new archiver id: unfinished claims are undone, imported segments go on under it.
 
     For a person to call after ConflictError: another store, a copy or the original of this one, writes
-    under the old id. Returns the new id.
+    under the old id. All new files are complete before one transaction changes everything. An import
+    whose spool file is lost or damaged becomes a void that status names. Returns the new id.
     """
     archiver_id = secrets.token_hex(16)
     with hot.spool.lock(wait_seconds=IMPORT_WAIT_SECONDS):
-        for segment in hot.claims.new_archiver(archiver_id):
-            old = hot.spool.path(segment.archiver_id, segment.sequence)
-            file = segments.open_segment(old, key=str(old))
-            _seal_records(hot, _records_of(file, key=str(old)), now_us=now_us)
-            hot.spool.remove(old)
+        imports = [s for s in hot.claims.unreleased() if s.kind == "import" and s.state == "closed"]
+        moved: dict[int, Sealed] = {}
+        for segment in imports:
+            built = _moved(hot, segment, SegmentHeader(archiver_id, len(moved) + 1))
+            if built is not None:
+                moved[segment.segment] = built.sealed
+        hot.claims.new_archiver(archiver_id, moved, now_us=now_us)
+        for segment in imports:
+            hot.spool.remove(hot.spool.path(segment.archiver_id, segment.sequence))
     return archiver_id
 
 
-def _records_of(file: pq.ParquetFile, *, key: str) -> Iterator[SessionRecord]:
-    for batch in segments.read_batches(file, key=key):
-        yield from segments.batch_to_records(batch)
+def _moved(hot: HotStore, segment: Segment, header: SegmentHeader) -> Built | None:
+    """An imported segment's sessions in a file of another name; None if its own file is not whole."""
+    old = hot.spool.path(segment.archiver_id, segment.sequence)
+    if hot.spool.verified(old, segment.file_sha256 or "") is None:
+        return None
+    file = segments.open_segment(old, key=str(old))
+    batches = segments.read_batches(file, key=str(old))
+    return _build(hot, header, (list(segments.batch_to_records(batch)) for batch in batches))
 
 
 def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRecord]]) -> Built:

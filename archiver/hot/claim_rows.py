@@ -54,8 +54,8 @@ def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequ
     if segment is None:
         segment = _open_segment(connection, now_us)
     connection.executemany(
-        f"INSERT INTO claim(segment, sid, session_uid, revision, last_seq, reason) VALUES({segment}, ?, ?, ?, ?, ?)",
-        claimed,
+        "INSERT INTO claim(segment, sid, session_uid, revision, last_seq, reason) VALUES(?, ?, ?, ?, ?, ?)",
+        [(segment, *row) for row in claimed],
     )
     connection.executemany("UPDATE session SET claimed = 1 WHERE sid = ?", [row[:1] for row in claimed])
     return segment

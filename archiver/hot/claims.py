@@ -7,78 +7,22 @@ archive) or ``released`` (its rows are gone). Every transaction is short: handle
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from archiver.errors import ConflictError, StoreBusyError, UnknownSessionError
 from archiver.events import SessionRecord
-from archiver.hot import archived, claim_rows, due, frozen, progress
+from archiver.hot import archived, claim_rows, covered, due, frozen, progress
 from archiver.hot.archived import ArchivedEntry, ArchivedRow
 from archiver.hot.claim_rows import Released
+from archiver.hot.covered import Covers
 from archiver.hot.due import Backlog, ClaimLimits, Due
 from archiver.hot.progress import Progress
+from archiver.hot.segment import Member, Sealed, Segment, select
 from archiver.hot.transactions import Transactions
 
 NOTE_SESSIONS: Final = 2000
-
-SegmentKind = Literal["live", "import", "void"]
-SegmentState = Literal["open", "closed", "verified", "released"]
-Covers = Callable[[str, str | None, int], bool]
-"""``covers(session_uid, user_id, created_us)``: whether a tombstone says the session must not exist."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One row of the protocol's state.
-
-    Attributes:
-        segment: Number within this store, across archiver ids.
-        claimed_us: archived_at of all its sessions.
-        membership_digest: Fixed when it closes; what the object in the archive must state.
-        file_sha256: Digest of the spool file; a rebuild may change it, the membership digest never.
-        note: Why it is void.
-    """
-
-    segment: int
-    archiver_id: str
-    sequence: int
-    state: SegmentState
-    kind: SegmentKind
-    claimed_us: int
-    n_sessions: int
-    membership_digest: str | None
-    file_sha256: str | None
-    file_bytes: int | None
-    released_us: int | None
-    note: str | None
-    last_error: str | None
-    last_error_us: int | None
-
-
-_SEGMENT = ", ".join(Segment.__slots__)
-
-
-class Member(NamedTuple):
-    """What the build of a segment found out about one session."""
-
-    session_uid: str
-    content_sha256: str
-    row_group: int
-    n_messages: int
-    n_interactions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """What a closed segment is known by."""
-
-    n_sessions: int
-    membership_digest: str
-    file_sha256: str
-    file_bytes: int
 
 
 class Claims:
@@ -106,7 +50,7 @@ class Claims:
         A segment that an earlier run left open comes first and takes nobody else in.
         """
         with self._db.reader() as connection:
-            left_open = _segments(connection, "state = 'open' ORDER BY segment LIMIT 1")
+            left_open = select(connection, "state = 'open' ORDER BY segment LIMIT 1")
         if left_open:
             return left_open[0]
         evict = self.backlog(limits, now_us=now_us).evictable
@@ -154,7 +98,7 @@ class Claims:
             changed = connection.execute(
                 "UPDATE segment SET state = 'closed', n_sessions = ?, membership_digest = ?, file_sha256 = ?,"
                 " file_bytes = ? WHERE segment = ? AND state = 'open'",
-                (*_values(sealed), segment.segment),
+                (*sealed, segment.segment),
             ).rowcount
             if changed != 1 or not claimed == noted == sealed.n_sessions:
                 raise StoreBusyError(
@@ -176,16 +120,22 @@ class Claims:
             row = connection.execute(
                 "INSERT INTO segment(archiver_id, sequence, state, kind, claimed_us, n_sessions, membership_digest,"
                 " file_sha256, file_bytes) VALUES(?, ?, 'closed', 'import', ?, ?, ?, ?, ?) RETURNING segment",
-                (claim_rows.archiver_id(connection), sequence, now_us, *_values(sealed)),
+                (claim_rows.archiver_id(connection), sequence, now_us, *sealed),
             ).fetchone()
         return self.segment(row[0])
 
     def abandon_empty(self, segment: Segment) -> bool:
-        """Give up an open segment that lost all its sessions (erased, set aside); False if it has any."""
+        """Give up an open segment that lost all its sessions (erased, set aside); False if it has any.
+
+        Only the last number can be given up: before another it would be a gap for ever, so such a segment
+        is archived without rows.
+        """
         with self._db.transaction() as connection:
             changed = connection.execute(
                 "DELETE FROM segment WHERE segment = ?1 AND state = 'open'"
-                " AND NOT EXISTS (SELECT 1 FROM claim WHERE segment = ?1)",
+                " AND NOT EXISTS (SELECT 1 FROM claim WHERE segment = ?1)"
+                " AND NOT EXISTS (SELECT 1 FROM segment later"
+                "   WHERE later.archiver_id = segment.archiver_id AND later.sequence > segment.sequence)",
                 (segment.segment,),
             ).rowcount
         return changed == 1
@@ -203,7 +153,7 @@ class Claims:
     def segment(self, segment: int) -> Segment:
         """One segment by its number in this store."""
         with self._db.reader() as connection:
-            found = _segments(connection, "segment = ?", (segment,))
+            found = select(connection, "segment = ?", (segment,))
         if not found:
             raise ConflictError(
                 "is not known any more",
@@ -235,7 +185,7 @@ class Claims:
     def unreleased(self) -> list[Segment]:
         """Segments whose rows or spool files are still here, in order."""
         with self._db.reader() as connection:
-            return _segments(connection, "state <> 'released' ORDER BY segment")
+            return select(connection, "state <> 'released' ORDER BY segment")
 
     def failed(self, segment: Segment, error: str, *, now_us: int) -> None:
         """Note why a segment is not in the archive yet."""
@@ -350,55 +300,48 @@ class Claims:
                 connection.execute("UPDATE session SET claimed = 0 WHERE sid = ?", (sid,))
         return str(uid)
 
-    def new_archiver(self, archiver_id: str) -> list[Segment]:
-        """Become another archiver: unfinished claims are undone. Returns the imported segments to seal again."""
+    def unquarantine(self, session: str) -> str:
+        """Let sweeps have a session (id or uid) again that was set aside. Returns its uid."""
         with self._db.transaction(durability="power") as connection:
-            undone = _segments(connection, "state IN ('open', 'closed') ORDER BY segment")
-            for segment in undone:
-                claim_rows.unclaim(connection, segment.segment)
-                connection.execute("DELETE FROM segment WHERE segment = ?", (segment.segment,))
+            row = connection.execute(
+                "UPDATE session SET quarantined = NULL"
+                " WHERE (session_uid = ?1 OR session_id = ?1) AND quarantined IS NOT NULL RETURNING session_uid",
+                (session,),
+            ).fetchone()
+        if row is None:
+            raise UnknownSessionError("no such session is set aside here", operation="unquarantine", key=session)
+        return str(row[0])
+
+    def new_archiver(self, archiver_id: str, moved: Mapping[int, Sealed], *, now_us: int) -> None:
+        """Become another archiver: claims undone, ``moved`` imports (by segment) renumbered, other imports void."""
+        with self._db.transaction(durability="power") as connection:
+            for segment in select(connection, "state IN ('open', 'closed') ORDER BY segment"):
+                if segment.kind == "live":
+                    claim_rows.unclaim(connection, segment.segment)
+                    connection.execute("DELETE FROM segment WHERE segment = ?", (segment.segment,))
+                elif segment.segment not in moved:
+                    connection.execute(
+                        "UPDATE segment SET kind = 'void', state = 'released', released_us = ?, note = ?"
+                        " WHERE segment = ?",
+                        (now_us, "the spool file of this import is lost: import the same files again", segment.segment),
+                    )
+            for sequence, (number, sealed) in enumerate(moved.items(), start=1):
+                connection.execute(
+                    "UPDATE segment SET archiver_id = ?, sequence = ?, n_sessions = ?, membership_digest = ?,"
+                    " file_sha256 = ?, file_bytes = ? WHERE segment = ?",
+                    (archiver_id, sequence, *sealed, number),
+                )
             connection.execute("UPDATE store SET value = ? WHERE name = 'archiver_id'", (archiver_id,))
-        return [segment for segment in undone if segment.kind == "import"]
 
     # ---------------------------------------------------------------- tombstones
 
     def drop_covered(self, covers: Covers) -> int:
         """Delete every covered session, those in a closed segment at its release, and forget them in the index."""
-        with self._db.reader() as connection:
-            rows = connection.execute("SELECT sid, session_uid, user_id, created_us FROM session").fetchall()
-        found = [sid for sid, *about in rows if covers(*about)]
-        for start in range(0, len(found), claim_rows.RELEASE_SESSIONS):
-            with self._db.transaction(durability="power") as connection:
-                claim_rows.erase(connection, found[start : start + claim_rows.RELEASE_SESSIONS])
-        return len(found) + self._forget_covered(covers)
-
-    def _forget_covered(self, covers: Covers) -> int:
-        after, forgotten = "", 0
-        while True:
-            with self._db.reader() as connection:
-                page = connection.execute(
-                    "SELECT session_uid, user_id, created_us FROM archived WHERE session_uid > ?"
-                    " ORDER BY session_uid LIMIT ?",
-                    (after, NOTE_SESSIONS),
-                ).fetchall()
-            if not page:
-                return forgotten
-            after = page[-1][0]
-            covered = [(row[0],) for row in page if covers(*row)]
-            if covered:
-                with self._db.transaction(durability="power") as connection:
-                    connection.executemany("DELETE FROM archived WHERE session_uid = ?", covered)
-                forgotten += len(covered)
+        return covered.drop(self._db, covers)
 
     def covered_in(self, segment: Segment, covers: Covers) -> int:
         """How many sessions of an unreleased segment are covered."""
-        with self._db.reader() as connection:
-            rows = connection.execute(
-                "SELECT c.session_uid, CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END, s.created_us"
-                " FROM claim c JOIN session s USING(sid) WHERE c.segment = ?",
-                (segment.segment,),
-            ).fetchall()
-        return sum(covers(*row) for row in rows)
+        return covered.count_in(self._db, segment.segment, covers)
 
     # ---------------------------------------------------------------- archived index
 
@@ -411,14 +354,6 @@ class Claims:
         """The newest conversation archived under an id, at its highest revision."""
         with self._db.reader() as connection:
             return archived.latest_of_id(connection, session_id)
-
-
-def _segments(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[Segment]:
-    return [Segment(*row) for row in connection.execute(f"SELECT {_SEGMENT} FROM segment WHERE {where}", values)]
-
-
-def _values(sealed: Sealed) -> tuple[int, str, str, int]:
-    return sealed.n_sessions, sealed.membership_digest, sealed.file_sha256, sealed.file_bytes
 
 
 def _within(batch: list[Due], room_bytes: int, *, at_least: int) -> list[Due]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from archiver import archive, sealing
 from archiver.errors import StorageError
 from archiver.hot import HotStore
-from archiver.hot.claims import Segment
 from archiver.hot.due import Backlog
 from archiver.hot.progress import Progress
+from archiver.hot.segment import Segment
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
 

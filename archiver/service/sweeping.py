@@ -12,8 +12,8 @@ from typing import Final
 from archiver import archive, doctor, sealing
 from archiver.errors import SessionLakeError, StorageError
 from archiver.hot import HotStore
-from archiver.hot.claims import Segment
 from archiver.hot.due import Backlog
+from archiver.hot.segment import Segment
 from archiver.objects import ObjectStore, StoreFacts
 from archiver.pushing import Pusher, PushReport
 from archiver.settings import Settings
@@ -22,6 +22,7 @@ from archiver.telemetry import CounterName, GaugeName, Metrics, fields
 log = logging.getLogger(__name__)
 
 MINUTE_US: Final = 60_000_000
+_LEDGER_READ: Final = "ledger_read_us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ class _Sweep:
         self.report = SweepReport()
 
     def execute(self, *, only_when_worthwhile: bool) -> None:
+        if only_when_worthwhile and self._nothing_to_do():
+            return
         self._clean_spool()
         obeyed = self._obey_tombstones()
         self._push()
@@ -151,6 +154,13 @@ class _Sweep:
             self._hot.checkpoint()  # else deleted texts stay readable in the WAL
         for tombstone in obeyed:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
+
+    def _nothing_to_do(self) -> bool:
+        """Whether even the storage need not be asked: nothing due, nothing waiting, the ledger read lately."""
+        if self._hot.claims.unreleased() or worthwhile(self._hot, self._settings, now_us=self._now_us):
+            return False
+        last_us = int(self._hot.claims.remembered(_LEDGER_READ) or 0)
+        return 0 <= self._now_us - last_us < self._settings.archive.max_wait_minutes * MINUTE_US
 
     def _sealed(self, only_when_worthwhile: bool) -> Segment | None:
         if self._stop():
@@ -177,6 +187,7 @@ class _Sweep:
     def _obey_tombstones(self) -> list[archive.Tombstone]:
         """Delete what was erased elsewhere; returns the tombstones to acknowledge once nothing covered is pending."""
         ledger = archive.tombstones(self._store)
+        self._hot.claims.remember(_LEDGER_READ, str(self._now_us))
         if not ledger:
             return []
         known = archive.acknowledged(self._store, self._hot.claims.archiver_id)

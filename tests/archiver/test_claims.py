@@ -10,12 +10,13 @@ import pytest
 from archived import session
 from live import IDLE_US, NOW_US, fill, live_count, settings
 
-from archiver import sealing
+from archiver import archive, sealing, service
 from archiver.errors import ConflictError, StoreBusyError, UnknownSessionError
 from archiver.events import content_sha256
 from archiver.hot import HotStore
-from archiver.hot.claims import Sealed, Segment
 from archiver.hot.due import ClaimLimits
+from archiver.hot.segment import Sealed, Segment
+from archiver.objects import DirectoryStore
 
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
@@ -195,6 +196,37 @@ def test_open_segment_that_lost_all_its_sessions_is_given_up_and_its_number_used
     segment = sealing.seal(hot, settings(), now_us=NOW_US)
     assert segment is not None
     assert segment.sequence == 1
+
+
+def test_number_before_another_is_not_given_up_but_archived_empty(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    fill(hot, [session(1)])
+    claim(hot)
+    sealing.seal_records(hot, [session(2)], now_us=NOW_US)
+    hot.claims.quarantine("s1", "unreadable")
+    report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert (report.ok, report.segments) == (True, 2)
+    assert archive.verify(directory_store, deep=True).ok
+    assert [ref.sequence for ref, _ in archive.list_segments(directory_store, hot.archiver_id)] == [1, 2]
+
+
+def test_session_set_aside_can_be_given_back(hot: HotStore) -> None:
+    [record] = fill(hot, [session(1)])
+    hot.claims.quarantine("s1", "by mistake")
+    assert claim(hot) is None
+    assert hot.claims.unquarantine("s1") == record.session_uid
+    claim(hot)
+    assert claimed(hot) == {"s1": "expired"}
+    with pytest.raises(UnknownSessionError):
+        hot.claims.unquarantine("s1")
+
+
+def test_only_uncontinued_restored_sessions_due_are_dropped_without_a_segment(hot: HotStore) -> None:
+    record = session(1)
+    hot.insert_record(record, last_activity_us=IDLE_US, restored_us=IDLE_US, archived_sha256=content_sha256(record))
+    assert claim(hot) is None
+    assert live_count(hot) == 0
 
 
 def test_unknown_session_cannot_be_set_aside(hot: HotStore) -> None:

@@ -12,12 +12,12 @@ from faultproxy import Fault, FaultProxy
 from live import NOW_US, archived_records, contents, fill, live_count, settings
 from s3_servers import S3Server
 
-from archiver import archive, pushing, sealing, segments
+from archiver import archive, pushing, sealing, segments, service
 from archiver.archive import SegmentRef
 from archiver.errors import ConflictError, StorageError
 from archiver.events import SessionRecord
 from archiver.hot import HotStore
-from archiver.hot.claims import Segment
+from archiver.hot.segment import Segment
 from archiver.objects import DirectoryStore, ObjectStore, StoreFacts, open_store
 from archiver.pushing import PushReport
 
@@ -163,6 +163,26 @@ def test_new_archiver_id_heals_a_conflict(hot: HotStore, directory_store: Direct
     assert contents(archived_records(directory_store)) == contents([*records, *imported])
     assert {ref.archiver_id for ref, _ in archive.list_segments(directory_store, new)} == {new}
     assert live_count(hot) == 0
+
+
+def test_new_archiver_id_loses_no_import_even_if_one_file_is_damaged(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    lost = sealing.seal_records(hot, [session(1)], now_us=NOW_US)
+    kept = sealing.seal_records(hot, [session(2)], now_us=NOW_US)
+    hot.spool.path(lost.archiver_id, lost.sequence).write_bytes(b"damaged")
+    new = service.new_archiver(hot, directory_store, now_us=NOW_US)
+    assert "import the same files again" in hot.claims.progress().void[lost.sequence]
+    push(hot, directory_store)
+    assert [r.session_id for r in archived_records(directory_store)] == ["s2"]
+    [entry] = hot.claims.known_versions(session(2).session_uid)
+    assert (entry.archiver_id, entry.sequence) == (new, 1)
+    assert kept.membership_digest == next(
+        info.metadata["membership-digest"]
+        for info in [directory_store.head(SegmentRef(new, 1).key)]
+        if info is not None
+    )
+    assert archive.verify(directory_store, deep=True).ok
 
 
 class Forgetful(DirectoryStore):
@@ -311,6 +331,18 @@ def test_user_erased_between_seal_and_release_is_in_no_byte_of_the_archive(
     assert live_count(hot) == 0
     report = archive.verify(directory_store, deep=True)
     assert (report.ok, report.erased_sessions) == (True, 5)
+
+
+def test_user_erased_while_an_import_waits_is_neither_archived_nor_indexed(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    records = [session(n, user_id="gone" if n % 2 else "stays", n_messages=3) for n in range(10)]
+    sealing.seal_records(hot, sorted(records, key=lambda r: r.session_uid), now_us=NOW_US)
+    archive.put_tombstone(directory_store, archive.Tombstone.of("user", "gone", NOW_US))
+    push(hot, directory_store)
+    assert contents(archived_records(directory_store)) == contents(r for r in records if r.user_id == "stays")
+    assert {len(hot.claims.known_versions(r.session_uid)) for r in records if r.user_id == "gone"} == {0}
+    assert {len(hot.claims.known_versions(r.session_uid)) for r in records if r.user_id == "stays"} == {1}
 
 
 def test_segments_appear_in_sequence_order(hot: HotStore, moto_s3: S3Server) -> None:

@@ -237,6 +237,25 @@ def test_failing_storage_is_left_alone_longer_and_longer(hot: HotStore, broken: 
     assert proxy.count() == report.sweeps <= 5, "one request a probe, pauses of at least 0.5, 1, 2 seconds"
 
 
+def test_idle_watch_leaves_the_storage_alone(hot: HotStore, broken: tuple[FaultProxy, object]) -> None:
+    proxy, store = broken
+    started = time.monotonic()
+    report = watched(hot, store, settings(), lambda: time.monotonic() - started > 1)
+    assert report.sweeps > 5
+    assert proxy.count() == 1, "the ledger, once"
+
+
+def test_two_hosts_with_one_bucket_are_independent(tmp_path: Path, directory_store: DirectoryStore) -> None:
+    everything = []
+    for host in ("a", "b"):
+        with HotStore(tmp_path / host, durability="process") as hot:
+            everything += fill(hot, (session(n, seed=ord(host)) for n in range(10)))
+            assert service.sweep(hot, directory_store, settings(segment_sessions=4), now_us=NOW_US).ok
+    assert contents(archived_records(directory_store)) == contents(everything)
+    assert len(archive.list_archivers(directory_store)) == 2
+    assert archive.verify(directory_store, deep=True).ok
+
+
 def test_pauses_double_up_to_the_cap_and_half_of_each_is_random() -> None:
     for failures, full in ((1, 1), (2, 2), (5, 16), (9, 256), (10, 300), (5000, 300)):
         found = [pause_seconds(failures, 300) for _ in range(200)]
