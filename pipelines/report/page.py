@@ -17,7 +17,16 @@ from pipelines.report.training import training_sets
 
 _TABLES: Final = ("sessions", "interactions", "nodes", "feedback_summary")
 _STYLES: Final = ("uPlot.min.css", "base.css", "report.css")
-_SCRIPTS: Final = ("uPlot.iife.min.js", "theme.js", "numbers.js", "dom.js", "charts.js", "report.js")
+_SCRIPTS: Final = (
+    "uPlot.iife.min.js",
+    "theme.js",
+    "numbers.js",
+    "dom.js",
+    "charts.js",
+    "training.js",
+    "storage.js",
+    "report.js",
+)
 
 
 def report(store: ObjectStore, settings: Settings, *, version: int | None = None, now_us: int) -> bytes:

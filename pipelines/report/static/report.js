@@ -15,6 +15,7 @@
   const hasNumbers = periods.length > 0;
   const firstDay = periods.reduce((a, b) => Math.min(a, b), Infinity);
   const lastDay = hasNumbers ? calendar.next(periods.reduce((a, b) => Math.max(a, b), -Infinity), numbers.period) - 1 : null;
+  const EVERYTHING = { first: -Infinity, last: Infinity, ...Object.fromEntries(DIMENSIONS.map((d) => [d, null])) };
   const form = byId("filters");
   const state = { measure: "correct" };
   let charts = {};
@@ -286,86 +287,6 @@
     byId("node-rates").replaceChildren(...table("What became of the nodes", columns, nodes.nodes ? rows : [], { empty: "No graph in this selection." }));
   }
 
-  function drawTraining() {
-    byId("training").replaceChildren(...facts.training.map(trainingSet));
-  }
-
-  function trainingSet(set) {
-    const heading = el("h3", {}, set.set, " ", el("span", { class: "note" }, `one row per ${set.row}`));
-    if (!set.exported) {
-      return el("article", { class: "set" }, heading, el("p", { class: "empty" }, "Not exported yet: ", el("code", {}, `sessionlake export ${set.set}`)));
-    }
-    const rows = Object.values(set.splits).reduce((sum, n) => sum + n, 0);
-    const made = rows + set.rows_left_out;
-    const splits = Object.entries(set.splits).map(([name, n]) => `${name} ${format.count(n)}`).join(" · ");
-    const stages = [
-      ["Sessions read", set.sessions_read, set.sessions_read],
-      ["of them with rows", set.sessions_used, set.sessions_read],
-      ["Rows made", made, made],
-      ["Rows written", rows, made],
-    ];
-    const most = Math.max(1, ...set.left_out.map(([, , n]) => n));
-    const funnel = [
-      { title: "stage", cell: ([name]) => name },
-      { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: ([, n, whole]) => bar([[whole ? n / whole : 0, "kept"]]) },
-      { title: "count", number: true, cell: ([, n, whole]) => [format.count(n), n < whole ? el("small", {}, format.percent(n / whole)) : null].filter(Boolean) },
-    ];
-    const reasons = [
-      { title: "reason", cell: ([, reason]) => el("code", {}, foreign(reason)) },
-      { title: el("span", { class: "sr" }, "as a bar"), className: "plotcell", cell: ([, , n]) => bar([[n / most, "rejected"]]) },
-      { title: "what", cell: ([what]) => what },
-      { title: "count", number: true, cell: ([, , n]) => format.count(n) },
-    ];
-    const redacted = set.redactions ? `, ${format.plural(set.redactions, "item", "items")} redacted` : "";
-    return el(
-      "article", { class: "set" }, heading,
-      ...table("", funnel, stages),
-      el("p", { class: "note" }, `${splits}${redacted}. Export ${set.version} of lake version ${set.table_version}, ${set.made} UTC.`),
-      ...table("Why not more", reasons, set.left_out, { limit: 6, empty: "Nothing was left out." }),
-    );
-  }
-
-  function drawHealth() {
-    const bytes = (n) => format.bytes(n);
-    const tables = [
-      { title: "Table", cell: (row) => row.table },
-      { title: "rows", number: true, cell: (row) => format.count(row.rows) },
-      { title: "files", number: true, cell: (row) => format.count(row.files) },
-      { title: "size", number: true, cell: (row) => bytes(row.bytes) },
-    ];
-    const archivers = [
-      { title: "Archiver", cell: (row) => el("code", { title: row.archiver }, row.archiver.slice(0, 8)) },
-      { title: "segments", number: true, cell: (row) => format.count(row.segments) },
-      { title: "size", number: true, cell: (row) => bytes(row.bytes) },
-      { title: "in tables", number: true, cell: (row) => `${format.count(row.consumed)} of ${format.count(row.last)}` },
-      { title: "missing", number: true, cell: (row) => format.count(row.missing) },
-    ];
-    byId("health-tables").replaceChildren(...table("Tables", tables, facts.tables, { empty: "No tables yet." }));
-    byId("health-archive").replaceChildren(...table("Archive", archivers, facts.archive, { limit: ROWS_SHOWN, empty: "No archiver has registered yet." }));
-    byId("findings").replaceChildren(...findings().map(([kind, text]) => el("li", { class: kind }, text)));
-  }
-
-  /** Sentences about what is right and what needs somebody, the latter first. */
-  function findings() {
-    const found = [];
-    for (const { archiver, gaps, missing, voids } of facts.archive) {
-      const runs = gaps.map(([a, b]) => (a === b ? `${a}` : `${a} to ${b}`)).join(", ");
-      if (missing) found.push(["bad", `Archiver ${archiver.slice(0, 8)}: segment ${runs} of its sequence is missing; the tables stop before it.`]);
-      if (voids.length) found.push(["note", `Archiver ${archiver.slice(0, 8)}: the loss of segment ${voids.join(", ")} was accepted.`]);
-    }
-    const waiting = facts.archive.reduce((sum, a) => sum + a.waiting, 0);
-    if (waiting) found.push(["note", `${format.plural(waiting, "segment waits", "segments wait")} for the next run of sessionlake compact.`]);
-    if (numbers) {
-      const all = { first: -Infinity, last: Infinity, ...Object.fromEntries(DIMENSIONS.map((d) => [d, null])) };
-      const { tz_assumed: zones, feedback_mismatch: mismatches } = cubes.sessions.total(["tz_assumed", "feedback_mismatch"], all);
-      if (zones) found.push(["note", `${format.plural(zones, "session has", "sessions have")} times without a zone; one was assumed.`]);
-      if (mismatches) found.push(["note", `${format.plural(mismatches, "session reports", "sessions report")} other feedback counts than its verdicts add up to; the recounted ones are shown.`]);
-    }
-    const isWhole = facts.archive.every((a) => a.missing === 0);
-    if (isWhole && facts.archive.length) found.push(["good", `No gap: ${format.plural(facts.archive.reduce((s, a) => s + a.segments, 0), "segment", "segments")} of ${format.plural(facts.archive.length, "archiver", "archivers")} in unbroken sequence.`]);
-    return found;
-  }
-
   // The page as a whole
 
   function drawHead() {
@@ -438,8 +359,8 @@
   }
 
   drawHead();
-  drawTraining();
-  drawHealth();
+  drawTraining(facts.training);
+  drawStorage(facts, cubes ? cubes.sessions.total(["tz_assumed", "feedback_mismatch"], EVERYTHING) : null);
   if (hasNumbers) {
     form.hidden = false;
     document.querySelectorAll("[data-part=numbers]").forEach((section) => { section.hidden = false; });
