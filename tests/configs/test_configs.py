@@ -139,4 +139,4 @@ def test_s3_accepts_the_lifecycle(moto_s3: object) -> None:
     client.put_bucket_lifecycle_configuration(Bucket="lifecycle", LifecycleConfiguration=rules)
     stored = client.get_bucket_lifecycle_configuration(Bucket="lifecycle")["Rules"]
     assert [rule["ID"] for rule in stored] == [rule["ID"] for rule in rules["Rules"]]
-    assert not any("Expiration" in rule and rule["Filter"]["Prefix"] == "lake/" for rule in stored), "nothing archived goes"
+    assert not any("Expiration" in rule and rule["Filter"]["Prefix"] == "lake/" for rule in stored), "nothing archived"

@@ -34,12 +34,12 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     assert "add_feedback" in api
     assert "AsyncSessionManager" in api
     linked = re.findall(r'(?:src|href)="(https?://[^"]+)"', (tmp_path / "site" / "index.html").read_text())
-    assert [url for url in linked if re.search(r"\.(js|css|woff2?)\b", url)] == [], "the site loads nothing from elsewhere"
+    assert [url for url in linked if re.search(r"\.(js|css|woff2?)\b", url)] == [], "nothing is loaded from elsewhere"
 
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
-    pages = [page for page in DOCS.rglob("*.md")]
+    pages = list(DOCS.rglob("*.md"))
     assert [p.name for p in pages if str(p.relative_to(DOCS)) not in navigation] == []
 
 
