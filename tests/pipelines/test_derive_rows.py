@@ -97,15 +97,17 @@ class TestPairs:
         assert pairs(rows_of(AB, acts[:2])) == []
 
     @pytest.mark.parametrize(
-        ("resurrects", "agreement"), [(1, 2 / 3), (2, None), (0, 1.0)], ids=["2 of 3", "tie", "all"]
+        ("resurrects", "agreement", "tied"),
+        [(1, 2 / 3, False), (2, None, True), (3, None, False), (0, 1.0, False)],
+        ids=["2 of 3", "tie", "2 of 5", "all"],
     )
-    def test_the_majority_of_annotators_decides(self, resurrects: int, agreement: float | None) -> None:
+    def test_the_majority_of_annotators_decides(self, resurrects: int, agreement: float | None, tied: bool) -> None:
         acts = [act("prune", "b", over="a", annotator=n) for n in ("x", "y")]
         acts += [act("resurrect", "b", annotator=f"z{i}") for i in range(resurrects)]
         derived = rows_of(AB, acts)
         assert [row["agreement"] for row in values(derived, "preferences")] == ([agreement] if agreement else [])
         assert [row["margin"] for row in values(derived, "preferences")] == ([agreement] if agreement else [])
-        assert ("tied_votes" in reasons(derived, "preferences")) == (agreement is None)
+        assert ("tied_votes" in reasons(derived, "preferences")) is tied
 
     def test_a_prune_that_contradicts_a_verdict(self) -> None:
         derived = rows_of(AB, [act("prune", "b", over="a"), says("correct", "b")])
