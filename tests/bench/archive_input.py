@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from archiver.events import Interaction, Message, SessionRecord, format_time
-from archiver.hot import HotStore
+from archiver.hot import HotStore, lifecycle
 
 START_US: Final = 1_760_000_000_000_000
 MESSAGES: Final = 20
 INTERACTIONS: Final = 5
+BATCH: Final = 500
 
 
 def sessions(count: int) -> Iterator[SessionRecord]:
@@ -53,9 +55,15 @@ def sessions(count: int) -> Iterator[SessionRecord]:
 
 def fill_hot(directory: Path, count: int) -> None:
     """Sessions as expired rows of a hot store."""
+    remaining = sessions(count)
     with HotStore(directory, durability="process") as hot:
-        for record in sessions(count):
-            hot.insert_record(record, last_activity_us=record.created_at_us + 25_000_000)
+        while part := list(islice(remaining, BATCH)):
+            with hot.transaction() as connection:
+                for record in part:
+                    lifecycle.insert_record(
+                        connection, record, last_activity_us=record.created_at_us + 25_000_000,
+                        restored_us=None, archived_sha256=None,
+                    )  # fmt: skip
 
 
 def fill_json(directory: Path, count: int) -> None:
