@@ -75,6 +75,10 @@ class Listed(NamedTuple):
 
 _LISTED: Final = "session_id, title, coalesce(updated_us, last_activity_us), language"
 _NO_LIVE_TWIN: Final = "NOT EXISTS (SELECT 1 FROM session WHERE session_id = archived.session_id)"
+_NO_LATER_REVISION: Final = (
+    "NOT EXISTS (SELECT 1 FROM archived later WHERE later.session_id = archived.session_id"
+    " AND (later.created_us, later.revision) > (archived.created_us, archived.revision))"
+)
 
 
 def listed(connection: sqlite3.Connection, *, alive_since_us: int, limit: int, user_id: str | None) -> list[Listed]:
@@ -104,7 +108,8 @@ def _list_queries(alive_since_us: int, limit: int, user_id: str | None) -> Itera
             )
     yield (
         f"SELECT {columns} FROM archived WHERE reason = 'evicted' AND last_activity_us > ? "
-        f"AND (?2 IS NULL OR user_id = ?2) AND {_NO_LIVE_TWIN} ORDER BY last_activity_us DESC LIMIT ?3",
+        f"AND (?2 IS NULL OR user_id = ?2) AND {_NO_LIVE_TWIN} AND {_NO_LATER_REVISION} "
+        "ORDER BY last_activity_us DESC LIMIT ?3",
         (alive_since_us, user_id, limit),
     )
 

@@ -44,7 +44,7 @@ CREATE TABLE store(                       -- facts about this store; archiver_id
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE session(
-  sid INTEGER PRIMARY KEY,
+  sid INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: objects that are held name their rows by it
   session_uid TEXT NOT NULL UNIQUE,
   session_id TEXT NOT NULL CHECK(length(session_id) BETWEEN 1 AND 512),
   user_id TEXT,

@@ -39,9 +39,15 @@ class Keeper:
     # ---------------------------------------------------------------- reading
 
     def find(self, session_id: str) -> Found | None:
-        """The object of a live session, expired or not, refreshed; None if there is no live row."""
+        """The object of a live session, expired or not, refreshed; None if there is no live row.
+
+        An object whose changes met a conflict and are still there is left to its holder: a fresh one
+        takes its place, so that the session can be used again.
+        """
         with self._objects.locked(session_id) as tracked:
-            if tracked is not None:
+            if tracked is not None and tracked.conflicted and tracked.has_changes():
+                self._let_go(tracked)
+            elif tracked is not None:
                 with self._hot.reader() as connection:
                     row = reading.live(connection, session_id)
                     if row is None:
@@ -134,6 +140,10 @@ class Keeper:
                 lambda connection: _write_row(connection, session_id, tracked, both, now_us, take_on=take_on),
                 durability="process",
             )
+        except SessionConflictError:
+            tracked.uncollect()
+            tracked.conflicted = True
+            raise
         except BaseException:
             tracked.uncollect()
             raise
@@ -142,6 +152,11 @@ class Keeper:
         else:
             tracked.saved(own, extra, written)
         return written is not None
+
+    def _let_go(self, tracked: Tracked) -> None:
+        """Leave an object with changes that cannot be saved to its holder; the id gets a fresh one next time."""
+        tracked.uncollect()
+        self._objects.drop(tracked)
 
     def _revive(self, session_id: str, now_us: int) -> None:
         """Make sure that the id has a live row which this host may write."""
@@ -162,52 +177,62 @@ class Keeper:
             row = reading.live(connection, session_id)
             stored = reading.whole(connection, row) if row else None
         if stored is not None and stored.row.session_uid == tracked.session_uid:
-            if stored.row.sid != tracked.sid:
-                tracked.reattach(stored)
+            if stored.row.sid != tracked.sid and not tracked.reattach(stored):
+                self._let_go(tracked)
+                raise SessionConflictError(
+                    "an edited or removed message was archived meanwhile", operation="save", key=session_id,
+                    hint="archived messages are immutable: get the session again and add a new message instead",
+                )  # fmt: skip
             return True
         if tracked.has_changes():
-            raise SessionConflictError(
-                "this conversation has ended while its object had unsaved changes", operation="save", key=session_id,
-                hint="get the session again; the object that is held still has the changes",
-            )  # fmt: skip
+            self._let_go(tracked)
+            raise _ended_unsaved(session_id)
         self._objects.drop(tracked)
         return False
 
     # ---------------------------------------------------------------- beginning and ending
 
-    def start(self, session_id: str, user_id: str | None, now_us: int, *, keep_live: bool) -> Session | None:
+    def start(
+        self, session_id: str, user_id: str | None, now_us: int, *, keep_live: bool, even_evicted: bool = False
+    ) -> Session | None:
         """Begin a conversation and close the one that is live; with ``keep_live`` only one that has expired.
 
         Pending changes of the old object are stored first, in the same transaction. None: the id
-        was evicted meanwhile and must be brought back instead.
+        was evicted meanwhile and must be brought back instead, unless ``even_evicted``.
         """
-        with self._pending(session_id) as (tracked, changes):
-            stored = self._hot.run(
-                lambda connection: self._start(connection, session_id, user_id, now_us, keep_live, tracked, changes),
-                durability="process",
-            )
+        keep_evicted = keep_live and not even_evicted
+        with self._pending(session_id, now_us) as (tracked, changes):
+
+            def work(connection: Connection) -> Stored | None:
+                if keep_evicted and self._is_evicted(connection, session_id, now_us):
+                    return None
+                return self._start(connection, session_id, user_id, now_us, keep_live, tracked, changes)
+
+            stored = self._hot.run(work, durability="process")
         return None if stored is None else self._objects.keep(Tracked(stored, self._assume_tz))
 
     def _start(
         self, connection: Connection, session_id: str, user_id: str | None, now_us: int,
         keep_live: bool, tracked: Tracked | None, changes: Changes,
-    ) -> Stored | None:  # fmt: skip
+    ) -> Stored:  # fmt: skip
         row = reading.live(connection, session_id)
         if row is not None:
             expired = self.expired(row.last_activity_us, now_us)
             if keep_live and not expired:
                 return reading.whole(connection, row)
             _end(connection, row, tracked, changes, now_us, reason="expired" if expired else "closed")
-        elif keep_live:
-            where = lifecycle.whereabouts(connection, session_id)
-            if where is not None and self._comes_back(where, now_us):
-                return None
         fresh = lifecycle.start(connection, session_id, now_us, user_id=user_id, language="en")
         return Stored(fresh, [], None)
 
+    def _is_evicted(self, connection: Connection, session_id: str, now_us: int) -> bool:
+        if reading.live(connection, session_id) is not None:
+            return False
+        where = lifecycle.whereabouts(connection, session_id)
+        return where is not None and self._comes_back(where, now_us)
+
     def end(self, session_id: str, now_us: int) -> int:
         """Close the live session with everything its object holds; returns how many archived revisions there are."""
-        with self._pending(session_id) as (tracked, changes):
+        with self._pending(session_id, now_us) as (tracked, changes):
 
             def work(connection: Connection) -> int:
                 row = reading.live(connection, session_id)
@@ -236,23 +261,36 @@ class Keeper:
         return earlier
 
     @contextlib.contextmanager
-    def _pending(self, session_id: str) -> Iterator[tuple[Tracked | None, Changes]]:
-        """The session's object, locked, and what a save of it would write."""
-        with self._objects.locked(session_id) as tracked:
+    def _pending(self, session_id: str, now_us: int) -> Iterator[tuple[Tracked | None, Changes]]:
+        """The session's object, locked, and what a save of it would write; its rows are made writable first."""
+        with self._objects.locked(session_id) as held:
+            tracked = self._with_rows(held, session_id, now_us) if held is not None and held.has_changes() else held
             if tracked is None:
                 yield None, Changes()
                 return
             changes = tracked.collect()
             try:
                 yield tracked, changes
+            except SessionConflictError:
+                self._objects.drop(tracked)
+                raise
             finally:
                 tracked.uncollect()
+
+    def _with_rows(self, tracked: Tracked, session_id: str, now_us: int) -> Tracked | None:
+        """The object with live rows of its own to write to; None if it has none and nothing to save."""
+        try:
+            self._revive(session_id, now_us)
+        except UnknownSessionError as error:
+            self._let_go(tracked)
+            raise _ended_unsaved(session_id) from error
+        return tracked if self._follows(tracked, session_id) else None
 
 
 def _refresh(tracked: Tracked, connection: Connection, row: SessionRow) -> None:
     """Show what others committed: nothing is read again that the object already has."""
     if row.sid != tracked.sid:
-        tracked.reattach(reading.whole(connection, row))
+        tracked.reattach(reading.whole(connection, row))  # with an edit pending nothing changes: the next save says so
     elif row.version != tracked.base.version:
         tracked.refresh(row, reading.since(connection, row, tracked.base))
 
@@ -285,9 +323,16 @@ def _end(
     *,
     reason: Literal["closed", "expired"],
 ) -> None:
-    if tracked is not None and tracked.sid == row.sid and not changes.empty and not row.on_loan:
+    if tracked is not None and tracked.sid == row.sid and not changes.empty:
         live.write(connection, row, tracked.base, changes, now_us)
     lifecycle.close(connection, row, reason)
+
+
+def _ended_unsaved(session_id: str) -> SessionConflictError:
+    return SessionConflictError(
+        "this conversation has ended while its object had unsaved changes", operation="save", key=session_id,
+        hint="get the session again; the object that is held still has the changes",
+    )  # fmt: skip
 
 
 def unknown_session(session_id: str) -> UnknownSessionError:

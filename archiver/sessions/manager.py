@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from archiver.errors import InputError
+from archiver.errors import InputError, UnknownSessionError
 from archiver.events import check_id, check_verdict, format_time, parse_time
 from archiver.hot import HotStore, reading
 from archiver.hot.rows import Changes, NewEvent
@@ -333,12 +333,14 @@ class SessionManager:
     def _start(self, session_id: str, user_id: str | None, *, keep_live: bool) -> Session:
         check_id(session_id, field="session_id")
         user = None if user_id is None else check_id(user_id, field="user_id")
-        while True:
-            now_us = self._clock()
-            session = self._keeper.start(session_id, user, now_us, keep_live=keep_live)
-            session = session or self._keeper.bring_back(session_id, now_us, even_expired=False)
-            if session is not None:
-                return session
+        now_us = self._clock()
+        session = self._keeper.start(session_id, user, now_us, keep_live=keep_live)
+        session = session or self._keeper.bring_back(session_id, now_us, even_expired=False)
+        if session is None:  # it cannot come back: erased by another host
+            session = self._keeper.start(session_id, user, now_us, keep_live=keep_live, even_evicted=True)
+        if session is None:  # pragma: no cover  start gives None for evicted sessions only
+            raise UnknownSessionError("could not be started", operation="create session", key=session_id)
+        return session
 
     def _append(self, session_id: str, event: NewEvent, durability: Durability | None) -> None:
         check_id(session_id, field="session_id")

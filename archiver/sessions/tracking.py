@@ -24,11 +24,13 @@ class Tracked:
 
     Attributes:
         released: The registry let it go: whoever waited for the lock must look for another.
+        conflicted: Its last save met a conflict.
     """
 
     def __init__(self, stored: Stored, assume_tz: tzinfo) -> None:
         self.lock = threading.RLock()
         self.released = False
+        self.conflicted = False
         self.session = session = Session.__new__(Session)
         session.session_id = self._session_id = stored.row.session_id
         session.created_at = self._created_at = format_time(stored.row.created_us)
@@ -58,9 +60,17 @@ class Tracked:
         else:
             self._take_over(Stored(row, unseen.events, unseen.graph), changes, reloaded=unseen.reloaded)
 
-    def reattach(self, stored: Stored) -> None:
-        """The session was archived and restored: its rows are new, and this object's unsaved changes still count."""
-        self._take_over(stored, self.collect(), reloaded=True)
+    def reattach(self, stored: Stored) -> bool:
+        """The session was archived and restored: its rows are new, and this object's unsaved changes still count.
+
+        False, and nothing done, if they include an edit: what it edits is in the archive, immutable.
+        """
+        mine = self.collect()
+        if mine.rewrites:
+            self.uncollect()
+            return False
+        self._take_over(stored, mine, reloaded=True)
+        return True
 
     def _take_over(self, stored: Stored, mine: Changes, *, reloaded: bool) -> None:
         if reloaded:
@@ -161,6 +171,7 @@ class Tracked:
 
     def saved(self, own: Changes, extra: Changes, written: Written) -> None:
         """Note that ``own`` is stored, and show what was stored beside it: others' events and ``extra``."""
+        self.conflicted = False
         both = own.followed_by(extra)
         self._turns.accept(self.session.chat_history, own)
         self._acts.accept(self.session.interactions, own)

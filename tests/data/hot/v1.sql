@@ -57,7 +57,7 @@ CREATE TABLE event(
   client_id TEXT,
   PRIMARY KEY(sid, seq)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "event" VALUES(1,0,0,1795355342957891,'user','hello',NULL,NULL,'en',NULL,NULL);
+INSERT INTO "event" VALUES(1,0,0,1795356374348984,'user','hello',NULL,NULL,'en',NULL,NULL);
 INSERT INTO "event" VALUES(1,1,0,1790000000000000,'assistant','hi',NULL,NULL,'en',NULL,'c1');
 INSERT INTO "event" VALUES(1,2,1,1790000000000000,'feedback',NULL,'n','correct',NULL,'{"context":""}',NULL);
 CREATE TABLE graph_state(                 -- in the session row it would triple the cost of an append
@@ -83,7 +83,7 @@ CREATE TABLE segment(                     -- all state of the archive protocol
   UNIQUE(archiver_id, sequence)
 ) STRICT;
 CREATE TABLE session(
-  sid INTEGER PRIMARY KEY,
+  sid INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: objects that are held name their rows by it
   session_uid TEXT NOT NULL UNIQUE,
   session_id TEXT NOT NULL CHECK(length(session_id) BETWEEN 1 AND 512),
   user_id TEXT,
@@ -121,7 +121,7 @@ CREATE TABLE store(                       -- facts about this store; archiver_id
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "store" VALUES('archiver_id','b6ab0b12cd80eff6a7c972a563942a90');
+INSERT INTO "store" VALUES('archiver_id','22bea2fbc712edaab97f92bbcdcbfa59');
 CREATE TABLE totals(                      -- over all live sessions, kept by triggers: counting a million takes too long
   one INTEGER PRIMARY KEY CHECK(one = 1),
   sessions INTEGER NOT NULL,
@@ -142,7 +142,8 @@ CREATE TRIGGER count_gone AFTER DELETE ON session WHEN OLD.state = 0 BEGIN
   UPDATE totals SET sessions = sessions - 1, interactions = interactions - OLD.n_interactions,
     verdicts = verdicts - OLD.fb_correct - OLD.fb_incorrect - OLD.fb_partial;
 END;
-CREATE TRIGGER count_changed AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
+CREATE TRIGGER count_changed
+AFTER UPDATE OF state, n_interactions, fb_correct, fb_incorrect, fb_partial ON session BEGIN
   UPDATE totals SET
     sessions = sessions + (NEW.state = 0) - (OLD.state = 0),
     interactions = interactions + (NEW.state = 0) * NEW.n_interactions - (OLD.state = 0) * OLD.n_interactions,
@@ -182,6 +183,8 @@ WHEN EXISTS (SELECT 1 FROM claim WHERE sid = OLD.sid AND frozen = 0) BEGIN
       (SELECT user_id, updated_us, tz_assumed, language, metadata FROM session WHERE sid = OLD.sid)
   WHERE sid = OLD.sid;
 END;
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('session',1);
 COMMIT;
 PRAGMA application_id=1397508145;
 PRAGMA user_version=1;
