@@ -335,15 +335,13 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _create_directory(directory: Path) -> None:
-    if directory.is_dir():
-        return
     try:
+        if directory.is_dir():
+            return
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
-        raise StorageError(
-            f"cannot be created: {error.strerror}", operation="open store", key=str(directory)
-        ) from error
+        raise StorageError(f"cannot be used: {error.strerror}", operation="open store", key=str(directory)) from error
 
 
 @contextlib.contextmanager

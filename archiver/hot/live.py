@@ -149,7 +149,31 @@ def _rewrite(connection: sqlite3.Connection, sid: int, changes: Changes) -> None
                metadata = ?, client_id = iif(?, NULL, client_id) WHERE sid = ? AND seq = ?""",
             (*event[1:8], seq in changes.replaced, sid, seq),
         )
+    if changes.removed or changes.replaced:
+        _move_unknown_fields(connection, sid, changes)
     connection.executemany("DELETE FROM event WHERE sid = ? AND seq = ?", [(sid, seq) for seq in changes.removed])
+
+
+def _move_unknown_fields(connection: sqlite3.Connection, sid: int, changes: Changes) -> None:
+    """Let the unknown fields of single events, which ``extra`` keeps by position, follow their events."""
+    (extra,) = connection.execute("SELECT extra FROM session WHERE sid = ?", (sid,)).fetchone()
+    if extra is None:
+        return
+    known = json.loads(extra)
+    gone = {*changes.removed, *changes.replaced}
+    for group, kinds in (("messages", (MESSAGE, MESSAGE)), ("interactions", (INTERACTION, SNAPSHOT))):
+        by_position = known.get(group)
+        if not isinstance(by_position, dict):
+            continue
+        query = "SELECT seq FROM event WHERE sid = ? AND kind IN (?, ?) ORDER BY seq"
+        seqs = [seq for (seq,) in connection.execute(query, (sid, *kinds))]
+        before = {str(position): seq for position, seq in enumerate(seqs)}
+        kept = [seq for seq in seqs if seq not in set(changes.removed)]
+        after = {seq: str(position) for position, seq in enumerate(kept)}
+        known[group] = {
+            after[before[at]]: fields for at, fields in by_position.items() if at in before and before[at] not in gone
+        }
+    connection.execute("UPDATE session SET extra = ? WHERE sid = ?", (canonical_json(known), sid))
 
 
 def _replace_graph(connection: sqlite3.Connection, sid: int, new: str, now_us: int) -> list[NewEvent]:

@@ -286,6 +286,7 @@ def test_generated_ids_have_128_random_bits_and_are_url_safe() -> None:
     assert len(ids) == 200
     assert {len(i) for i in ids} == {22}  # 22 base64 digits hold 132 bits
     assert set("".join(ids)) <= set(string.ascii_letters + string.digits + "-_")
+    assert all(i[0].isalnum() for i in ids)  # never taken for an option of a command
 
 
 def test_lists_stats_and_exports_cover_the_whole_store_after_a_restart(manager: SessionManager, clock: Clock) -> None:

@@ -388,6 +388,28 @@ def test_files_of_the_original_are_adopted_once_as_live_sessions(tmp_path: Path)
     assert (directory / "old.json").exists()
 
 
+def test_unknown_fields_and_ids_of_adopted_messages_follow_them_through_a_regenerate(tmp_path: Path) -> None:
+    directory = tmp_path / "sessions"
+    directory.mkdir()
+    turns = [{"role": "user", "content": str(i), "id": f"m{i}", "model": f"x{i}"} for i in range(4)]
+    written = {"session_id": "old", "created_at": "2026-05-01T10:00:00+00:00", "chat_history": turns}
+    (directory / "old.json").write_text(json.dumps(written))
+    clock = Clock(parse_time("2026-05-01T11:00:00+00:00", field="now")[0])
+    with SessionManager(directory, clock=clock) as manager:
+        session = manager.get_session("old")
+        assert session is not None
+        session.chat_history.pop()
+        session.add_message("assistant", "regenerated")
+        manager.save_session("old")
+        clock.forward(30)
+        manager.cleanup_stale_sessions()
+        record = manager._archive.find("old")
+    assert record is not None
+    assert [m.content for m in record.messages] == ["0", "1", "2", "regenerated"]
+    fields = json.loads(record.extra or "{}")["messages"]
+    assert fields == {str(i): {"id": f"m{i}", "model": f"x{i}"} for i in range(3)}
+
+
 def test_files_are_private_and_nothing_but_the_store_is_made(manager: SessionManager) -> None:
     manager.create_session("s")
     directory = manager.sessions_dir
