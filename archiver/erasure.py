@@ -45,7 +45,7 @@ class ErasePlan:
     """What an erasure is about to do; making it writes nothing.
 
     Attributes:
-        tombstones: One for a user, one for every conversation of a session id.
+        tombstones: One for every conversation, and one for the user, for what others may still bring.
         live_sessions: Sessions in this host's store.
         segments: Segment key → sessions in it (a session counts once for each revision).
         unreadable: Segments that cannot be looked into; they keep an erasure from being complete.
@@ -94,16 +94,18 @@ def plan_erasure(
     the tombstone then keeps an import of older sessions out.
     """
     if (user_id is None) == (session_id is None):
-        raise InputError("name a user or a session", operation="erase", hint="exactly one of user_id and session_id")
+        raise InputError("name a user or a session", operation="erase", hint="exactly one: --user ID or --session ID")
     column, wanted = ("user_id", user_id or "") if session_id is None else ("session_id", session_id)
     in_segments, unreadable = _outcomes(_walk(store, lambda ref: _matching(store, ref, column, wanted)))
     live, indexed = (_in_table(hot, table, column, wanted) for table in ("session", "archived"))
     found = {f.session_uid: f for part in (live, indexed, *(p for _, p in in_segments)) for f in part}
+    stones = {Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()}
     if user_id is not None:
         latest_us = max((f.created_us for f in found.values()), default=now_us)
-        stones = {Tombstone.of("user", user_id, max(now_us, latest_us))}
+        stones.add(Tombstone.of("user", user_id, max(now_us, latest_us)))
+        ledger = Ledger(frozenset(stones))  # earlier revisions may not have known the user
+        in_segments, _ = _outcomes(_walk(store, lambda ref: _covered(store, ref, ledger))) if found else ([], [])
     else:
-        stones = {Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()}
         stones |= set(archive.tombstones_of_id(store, archive.tombstones(store), wanted))
     if not stones:
         raise UnknownSessionError(
@@ -184,6 +186,10 @@ def _outcomes(
 def _matching(store: ObjectStore, ref: SegmentRef, column: str, wanted: str) -> list[Found]:
     keys = _keys(archive.open_remote(store, ref), ref)
     return list(_found(keys.filter(pc.equal(keys.column(column), wanted))))
+
+
+def _covered(store: ObjectStore, ref: SegmentRef, ledger: Ledger) -> list[Found]:
+    return [found for found in _found(_keys(archive.open_remote(store, ref), ref)) if ledger.covers(*found)]
 
 
 def _rewrite(store: ObjectStore, ref: SegmentRef, ledger: Ledger) -> ErasedSegment | None:

@@ -26,7 +26,7 @@ from archiver.objects import ObjectStore
 
 TOMBSTONES: Final = f"{PREFIX}/_tombstones/"
 ACKNOWLEDGEMENTS: Final = f"{PREFIX}/_acks/"
-_NAME = re.compile(r"(session|user)-([0-9a-f]{64})-(\d{16})")
+_NAME = re.compile(r"(session|user)-([0-9a-f]{64})-(\d{16,18})")
 _TRIES: Final = 5
 
 TombstoneKind = Literal["session", "user"]

@@ -123,12 +123,20 @@ class DirectoryStore:
         """See ObjectStore. Reads the whole file: the digest is of the bytes that are there now."""
         path = self._path(key)
         with _translated("head", key):
-            try:
-                sha256 = _sha256(path)
-                size = path.stat().st_size
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                return None
-            return ObjectInfo(key, size, sha256, self._read_metadata(key, sha256), sha256)
+            while True:
+                try:
+                    with path.open("rb") as file:
+                        found = os.fstat(file.fileno())
+                        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                    metadata = self._read_metadata(key, sha256)
+                    now = path.stat()
+                    if (now.st_ino, now.st_mtime_ns) == (
+                        found.st_ino,
+                        found.st_mtime_ns,
+                    ):  # else replaced meanwhile, its metadata perhaps gone
+                        return ObjectInfo(key, found.st_size, sha256, metadata, sha256)
+                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                    return None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """See ObjectStore."""

@@ -298,7 +298,7 @@ def _config(settings: StorageSettings) -> Config:
         read_timeout=settings.read_timeout_seconds,
         tcp_keepalive=True,
         max_pool_connections=settings.workers + 2,
-        s3={"addressing_style": "path" if settings.path_style else "auto"},
+        s3={"addressing_style": "path" if settings.bucket_in_path else "auto"},
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,
     )

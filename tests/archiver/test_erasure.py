@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from archived import put
 from remains import places_of, stored_bytes
 from s3_servers import S3Server
 
@@ -125,6 +127,32 @@ def test_planning_writes_nothing(hosts: list[HotStore], directory_store: Directo
     assert {name: data for name, data in stored_bytes(directory_store, []) if "/.store/" not in name} == before
     with hosts[0].reader() as connection:
         assert connection.execute("SELECT count(*) FROM session").fetchone() == (1,)
+
+
+def test_revisions_from_before_the_user_was_known_go_too(
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
+) -> None:
+    anonymous = replace(_record("eve", 1), user_id=None)
+    hosts[0].insert_record(anonymous, last_activity_us=anonymous.created_at_us)
+    _sweep(hosts[0], directory_store, settings)
+    known = replace(_record("eve", 1), revision=2)
+    put(directory_store, 1, [known, _record("bob", 1)], archiver=hosts[1].archiver_id)
+    plan = erasure.plan_erasure(hosts[0], directory_store, user_id="eve", now_us=NOW)
+    assert sorted(plan.segments.values()) == [1, 1]
+    _erase(hosts[0], directory_store, settings, user_id="eve")
+    assert places_of(b"of eve", directory_store, hosts) == []
+    assert places_of(b"of bob", directory_store, hosts)
+
+
+def test_a_session_dated_in_a_far_future_is_erased(
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
+) -> None:
+    future = 32_472_144_000_000_000  # the year 2999
+    for record in (_record("eve", 1, created_us=future), _record("eve", 2)):
+        hosts[0].insert_record(record, last_activity_us=NOW - 30 * DAY)
+    _sweep(hosts[0], directory_store, settings)
+    assert _erase(hosts[0], directory_store, settings, user_id="eve").complete
+    assert places_of(b"of eve", directory_store, hosts) == []
 
 
 def test_a_session_is_erased_in_all_its_conversations_and_no_other_is(

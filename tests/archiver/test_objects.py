@@ -81,6 +81,27 @@ def test_head_sees_a_flipped_bit_on_the_disk(directory_store: DirectoryStore, tm
     assert not directory_store.replace("a/b", b"x", if_match=before.etag)
 
 
+def test_head_beside_replace_never_mixes_two_versions(directory_store: DirectoryStore) -> None:
+    directory_store.create("k", b"0" * 100_000, metadata={"n": "0"})
+    done = threading.Event()
+
+    def replace() -> None:
+        for n in range(1, 60):
+            info = directory_store.head("k")
+            assert info is not None
+            assert directory_store.replace("k", b"%d" % n * 50_000, if_match=info.etag, metadata={"n": str(n)})
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(replace)
+        while not done.is_set() and not running.done():
+            info = directory_store.head("k")
+            assert info is not None
+            n = info.metadata["n"]
+            assert info.size_bytes == (100_000 if n == "0" else 50_000 * len(n))
+        running.result()
+
+
 def test_a_directory_copied_elsewhere_keeps_its_metadata(directory_store: DirectoryStore, tmp_path: Path) -> None:
     directory_store.create("a/b", b"hello", metadata={"n": "1"})
     subprocess.run(["cp", "-r", tmp_path / "lake", tmp_path / "copy"], check=True)
