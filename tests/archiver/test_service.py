@@ -123,6 +123,19 @@ def test_erased_users_rows_go_and_the_tombstone_is_acknowledged(hot: HotStore, d
     assert service.sweep(hot, directory_store, settings(), now_us=NOW_US).sessions_erased == 0
 
 
+def test_tombstone_is_not_acknowledged_while_what_it_covers_is_on_its_way(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    fill(hot, [session(1, user_id="gone")])
+    sealing.seal(hot, settings(), now_us=NOW_US)
+    archive.put_tombstone(directory_store, archive.Tombstone.of("user", "gone", NOW_US))
+    service.sweep(hot, directory_store, settings(), now_us=NOW_US, stop=lambda: True)
+    assert archive.acknowledged(directory_store, hot.claims.archiver_id) == frozenset()
+    service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert len(archive.acknowledged(directory_store, hot.claims.archiver_id)) == 1
+    assert archived_records(directory_store) == []
+
+
 def test_sealing_waits_until_it_is_worthwhile(hot: HotStore, directory_store: DirectoryStore) -> None:
     day_us = 24 * 3_600_000_000
     fill(hot, [session(1), session(2)], last_activity_us=NOW_US - day_us)
