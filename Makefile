@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-trainers check bench docs lock clean
+.PHONY: help demo test test-all test-trainers check bench docs howto lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,8 +41,12 @@ check: $(VENV)/.dev  ## formatting, lint, types, import direction
 bench: $(VENV)/.dev  ## reproduce every performance claim, peers side by side
 	$(BIN)/sessionlake bench all
 
-docs: $(VENV)/.dev  ## rewrite the generated pages
+docs: $(VENV)/.dev  ## rewrite the generated pages, build the site into build/site
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
+
+howto: $(VENV)/.dev  ## record the how-to pages again
+	$(BIN)/python tests/support/walkthrough.py docs/howto/*.md
 
 lock:  ## rewrite the hash-pinned locks from pyproject.toml (needs uv)
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml -

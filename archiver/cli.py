@@ -88,7 +88,7 @@ def _write_rejects(report: importer.ImportReport, target: Path, started: int) ->
 def _show_import(program: Program, report: importer.ImportReport, reject_file: Path | None, seconds: float) -> None:
     console = program.console
     rate = per_second(report.records, seconds)
-    console.line(f"{report.records:,} records read in {seconds:.1f} s ({rate:,} a second)")
+    console.line(f"{plural(report.records, 'record')} read in {seconds:.1f} s ({rate:,} a second)")
     console.line(
         f"{report.imported:,} new, {report.revised:,} later revisions, {report.made_live:,} live, "
         f"{report.identical:,} known already, {report.older:,} older than known, {len(report.rejects):,} rejected"
@@ -193,8 +193,9 @@ def sessions_list(
     with SessionManager.from_settings(_settings(context, hot, storage)) as manager:
         found = manager.list_sessions(limit, user_id=user)
     rows = [(s["id"], s["title"], s["timestamp"], s["language"]) for s in found]
-    program.console.table(("session", "title", "last activity", "language"), rows)
-    if not rows:
+    if rows:
+        program.console.table(("session", "title", "last activity", "language"), rows)
+    else:
         program.console.line("no live sessions")
     program.console.result({"sessions": found})
 

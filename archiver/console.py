@@ -91,7 +91,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.3f}"
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
     text = str(value).replace("\n", "⏎")
     return "".join(c if c.isprintable() else "�" for c in text).replace("[", "\\[")
 

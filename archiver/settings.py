@@ -48,7 +48,9 @@ class StorageSettings(_Section):
     url: str = Field("file:./data/lake", description="file:///dir, file:./dir or s3://bucket/prefix")
     endpoint_url: str | None = Field(None, description="S3-compatible server; absent: Amazon S3")
     region: str | None = Field(None, description="absent: boto3's own chain decides, then us-east-1")
-    path_style: bool = Field(False, description="bucket in the path instead of the host name")
+    path_style: bool | None = Field(
+        None, description="bucket in the path instead of the host name; absent: where there is an endpoint_url"
+    )
     checksums: Literal["when_supported", "when_required"] = Field(
         "when_supported", description="when_required for servers that refuse the newer checksum headers"
     )
@@ -73,6 +75,11 @@ class StorageSettings(_Section):
         if not re.match(r"file:.+|s3://[^/]+", value):
             raise ValueError("permitted are file:///dir, file:./dir and s3://bucket/prefix")
         return value.rstrip("/")
+
+    @property
+    def bucket_in_path(self) -> bool:
+        """Whether the bucket stands in the path: as said, else on every server that is not Amazon's."""
+        return self.endpoint_url is not None if self.path_style is None else self.path_style
 
 
 class HotSettings(_Section):

@@ -37,6 +37,7 @@ def erase_(
         plan = erasure.plan_erasure(opened, store, user_id=user, session_id=session, now_us=now_us())
         if dry_run:
             _show_erasure(program, "would go", plan.live_sessions, plan.segments, {}, ())
+            program.console.line("and every row in the tables and every export that comes from these sessions")
             program.console.result({**asdict(plan), "dry_run": True})
             return
         receipt = erasure.erase(
@@ -66,7 +67,10 @@ def _show_erasure(
     what += [(key, plural(n, "session")) for key, n in segments.items()]
     what += [(f"table {name}", plural(n, "row")) for name, n in rows.items() if n]
     what += [(key, "the whole export, it held the sessions") for key in exported]
-    program.console.table(("where", verb), what)
+    if live or segments or rows or exported:
+        program.console.table(("where", verb), what)
+    else:
+        program.console.line("nothing of it is here")
 
 
 @sessions_app.command("show")
