@@ -130,10 +130,8 @@ class DirectoryStore:
                         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                     metadata = self._read_metadata(key, sha256)
                     now = path.stat()
-                    if (now.st_ino, now.st_mtime_ns) == (
-                        found.st_ino,
-                        found.st_mtime_ns,
-                    ):  # else replaced meanwhile, its metadata perhaps gone
+                    # else it was replaced meanwhile, and its metadata may be gone
+                    if (now.st_ino, now.st_mtime_ns) == (found.st_ino, found.st_mtime_ns):
                         return ObjectInfo(key, found.st_size, sha256, metadata, sha256)
                 except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                     return None
