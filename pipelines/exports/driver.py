@@ -24,7 +24,7 @@ from archiver.settings import Settings
 from pipelines import dedup, lake, near
 from pipelines.exports import card, work
 from pipelines.exports.filters import ExportFilters
-from pipelines.exports.source import LakeSource, Source
+from pipelines.exports.source import LakeSource, Source, accepted_gaps
 from pipelines.exports.writer import FileFormat, WrittenFile, finished, json_line, write_split
 from pipelines.redact import NoRedactor, Redactor, RuleRedactor, identifier_key
 from pipelines.runner import open_runner
@@ -97,6 +97,7 @@ def export(
     plan = Plan(
         source=LakeSource(store, pinned),
         table_version=pinned.number,
+        accepted_gaps=accepted_gaps(store, pinned),
         settings=settings,
         dataset=EXPORTS[set_name],
         filters=filters or ExportFilters(),
@@ -112,6 +113,7 @@ class Plan:
 
     source: Source
     table_version: int
+    accepted_gaps: tuple[str, ...]
     settings: Settings
     dataset: Dataset
     filters: ExportFilters
@@ -231,6 +233,7 @@ def _manifest(
     dropped = connection.execute("SELECT reason, count(*) FROM dropped GROUP BY reason ORDER BY reason").fetchall()
     sessions = counts.sessions
     return plan.identity | {
+        "accepted_gaps": list(plan.accepted_gaps),
         "splits": {
             split: {"rows": sum(f.n_rows for f in files if f.split == split)}
             for split in SPLITS

@@ -109,6 +109,12 @@ class TestPairs:
         assert [row["margin"] for row in values(derived, "preferences")] == ([agreement] if agreement else [])
         assert ("tied_votes" in reasons(derived, "preferences")) is tied
 
+    def test_a_node_that_annotators_are_split_over_is_never_chosen(self) -> None:
+        split = [act("prune", "a", annotator="x"), act("resurrect", "a", annotator="y")]
+        derived = rows_of(AB, [*split, act("prune", "b", over="a")])
+        assert pairs(derived) == []
+        assert reasons(derived, "preferences") == ["chosen_not_clean", "tied_votes"]
+
     def test_a_prune_that_contradicts_a_verdict(self) -> None:
         derived = rows_of(AB, [act("prune", "b", over="a"), says("correct", "b")])
         assert pairs(derived) == []

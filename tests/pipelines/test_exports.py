@@ -19,6 +19,7 @@ import pytest
 from invariants import violations
 from replays import real_records, reasoning
 
+from archiver.archive import SegmentRef
 from archiver.errors import ConflictError, InputError
 from archiver.events import Interaction, Message, SessionRecord
 from archiver.objects import DirectoryStore
@@ -158,6 +159,19 @@ def test_counts_in_are_counts_out(store: DirectoryStore, made: dict[str, ExportR
     if manifest["rows_by_judge"]:
         assert sum(manifest["rows_by_judge"].values()) == made[name].n_rows
         assert "" not in manifest["rows_by_judge"]
+
+
+def test_the_manifest_names_gaps_that_were_accepted(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    for number in (1, 3):
+        archived.put(store, number, [reasoning(number)])
+    compaction.compact(store, settings(), now_us=NOW_US)
+    lost = SegmentRef(archived.ARCHIVER, 2)
+    compaction.accept_gap(store, lost.archiver_id, lost.sequence, reason="disk lost", now_us=NOW_US)
+    before = export(store, "prompts", version=lake.current(store).number)
+    compaction.compact(store, settings(), now_us=NOW_US)
+    manifests = [json.loads(store.get(f"{r.key}/manifest.json")) for r in (before, export(store, "prompts"))]
+    assert [manifest["accepted_gaps"] for manifest in manifests] == [[], [lost.void_key]]
 
 
 def test_the_card_says_what_is_in_it(store: DirectoryStore, made: dict[str, ExportReport]) -> None:
