@@ -114,7 +114,8 @@ def test_kubernetes_accepts_the_cron_job() -> None:
 @pytest.mark.slow
 def test_cloudformation_accepts_the_iam_policy(tmp_path: Path) -> None:
     pytest.importorskip("cfnlint")
-    policy = json.loads((CONFIGS / "iam-policy.json").read_text())
+    text = (CONFIGS / "iam-policy.json").read_text()
+    policy = json.loads(text.replace("ACCOUNT", "1" * 12).replace("REGION", "eu-central-1"))
     assert lint(tmp_path, policy) == []
     policy["Statement"][0]["Action"] = ["s3:ListEverything"]
     assert any("listeverything" in finding.lower() for finding in lint(tmp_path, policy))
