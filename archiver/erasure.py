@@ -101,8 +101,7 @@ def plan_erasure(
     found = {f.session_uid: f for part in (live, indexed, *(p for _, p in in_segments)) for f in part}
     stones = {Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()}
     if user_id is not None:
-        latest_us = max((f.created_us for f in found.values()), default=now_us)
-        stones.add(Tombstone.of("user", user_id, max(now_us, latest_us)))
+        stones.add(Tombstone.of("user", user_id, now_us))
         ledger = Ledger(frozenset(stones))  # earlier revisions may not have known the user
         in_segments, _ = _outcomes(_walk(store, lambda ref: _covered(store, ref, ledger))) if found else ([], [])
     else:
