@@ -77,10 +77,13 @@ class Pusher:
         self._store = store
         self._facts = facts
         self._metrics = metrics
+        self.report = PushReport()
 
     def push_closed(self, *, now_us: int, stop: Callable[[], bool] = lambda: False) -> PushReport:
-        """Everything that waits, in sequence order, up to ``stop`` or the first failure, which is noted and raised."""
-        report = PushReport()
+        """Everything that waits, in sequence order, up to ``stop`` or the first failure, which is noted and raised.
+
+        What was done before a failure is in :attr:`report`.
+        """
         waiting = [segment for segment in self._hot.claims.unreleased() if segment.state != "open"]
         if waiting:
             archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
@@ -88,21 +91,21 @@ class Pusher:
             if stop():
                 break
             try:
-                self._finish(segment, report, now_us=now_us)
+                self._finish(segment, now_us=now_us)
             except SessionLakeError as error:
                 self._metrics.add(CounterName.PUSH_FAILURES)
                 self._hot.claims.failed(segment, f"{error.kind}: {error}", now_us=now_us)
                 raise
-        return report
+        return self.report
 
-    def _finish(self, segment: Segment, report: PushReport, *, now_us: int) -> None:
+    def _finish(self, segment: Segment, *, now_us: int) -> None:
         """Bring one segment from wherever it is to released."""
         if segment.state == "closed" and not self._push(segment, now_us=now_us):
-            report.voided += 1
+            self.report.voided += 1
             return
         deleted, kept = self._release(segment, now_us=now_us)
         self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
-        self._count(segment, report, deleted, kept)
+        self._count(segment, deleted, kept)
 
     def _release(self, segment: Segment, *, now_us: int) -> tuple[int, int]:
         """Let a proven segment's rows go, and erase what was erased since it was claimed.
@@ -124,11 +127,11 @@ class Pusher:
             self._hot.claims.drop_covered(ledger.covers)
         return self._hot.claims.release(segment, now_us=now_us)
 
-    def _count(self, segment: Segment, report: PushReport, deleted: int, kept: int) -> None:
-        report.segments += 1
-        report.sessions_released += deleted
-        report.sessions_kept += kept
-        report.bytes += segment.file_bytes or 0
+    def _count(self, segment: Segment, deleted: int, kept: int) -> None:
+        self.report.segments += 1
+        self.report.sessions_released += deleted
+        self.report.sessions_kept += kept
+        self.report.bytes += segment.file_bytes or 0
         self._metrics.add(CounterName.SEGMENTS)
         self._metrics.add(CounterName.RELEASED, deleted)
         self._metrics.add(CounterName.PUSHED_BYTES, segment.file_bytes or 0)

@@ -100,7 +100,8 @@ def sweep(
         run.metrics.add(CounterName.SWEEP_FAILURES)
         report.failures.append(Failure.of(error))
         log.error("sweep_failed", extra=fields(kind=error.kind, error=str(error)))  # noqa: TRY400  the report has it
-    hot.claims.note_sweep(report.failures[0].message if report.failures else None, now_us=now_us)
+    if not any(failure.kind == "store_busy" for failure in report.failures):  # whoever is at work notes it
+        hot.claims.note_sweep(report.failures[0].message if report.failures else None, now_us=now_us)
     backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
     report.backlog = backlog.sessions
     _show(run.metrics, hot, backlog, report, now_us)
@@ -176,7 +177,10 @@ class _Sweep:
         if self._facts is None:
             self._facts = _safe_facts(self._hot, self._store)
         pusher = Pusher(self._hot, self._store, facts=self._facts, metrics=self.metrics)
-        self.report.add(pusher.push_closed(now_us=self._now_us, stop=self._stop))
+        try:
+            pusher.push_closed(now_us=self._now_us, stop=self._stop)
+        finally:
+            self.report.add(pusher.report)
 
     def _clean_spool(self) -> None:
         wanted = {self._hot.spool.path(s.archiver_id, s.sequence) for s in self._hot.claims.unreleased()}

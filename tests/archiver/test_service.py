@@ -92,6 +92,17 @@ def test_busy_spool_is_reported_as_such(hot: HotStore, directory_store: Director
     with hot.spool.lock():
         report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
     assert [failure.kind for failure in report.failures] == ["store_busy"]
+    assert hot.claims.progress().last_error is None, "being second is no fault of this store"
+
+
+def test_report_counts_what_was_done_before_a_failure(hot: HotStore, broken: tuple[FaultProxy, object]) -> None:
+    proxy, store = broken
+    fill(hot, (session(n) for n in range(6)))
+    while sealing.seal(hot, settings(segment_sessions=2), now_us=NOW_US) is not None:
+        pass
+    proxy.add(Fault.ANSWER, method="PUT", path=r"0003\.parquet", code="AccessDenied")
+    report = service.sweep(hot, store, settings(), now_us=NOW_US)
+    assert (report.ok, report.segments, report.sessions_released) == (False, 2, 4)
 
 
 def test_files_of_crashed_runs_are_removed_and_wanted_ones_kept(hot: HotStore, directory_store: DirectoryStore) -> None:
