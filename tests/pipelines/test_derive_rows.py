@@ -22,7 +22,7 @@ from replays import (
     values,
 )
 
-from pipelines.derive import Act, Rules, training_rows
+from pipelines.derive import Act, Rules, replay, training_rows
 from pipelines.derive.context import chat_of, row_id
 
 AB = tree(a="q", b="q")
@@ -108,6 +108,13 @@ class TestPairs:
         assert [row["agreement"] for row in values(derived, "preferences")] == ([agreement] if agreement else [])
         assert [row["margin"] for row in values(derived, "preferences")] == ([agreement] if agreement else [])
         assert ("tied_votes" in reasons(derived, "preferences")) is tied
+
+    @pytest.mark.parametrize(
+        ("first", "last", "status"), [("prune", "resurrect", "active"), ("resurrect", "prune", "pruned")]
+    )
+    def test_a_tie_leaves_the_node_as_the_last_vote_did(self, first: str, last: str, status: str) -> None:
+        votes = [act(first, "a", at=1, annotator="x"), act(last, "a", at=2, annotator="y")]
+        assert replay(session(AB, votes)).last.states["a"].status() == status
 
     def test_a_node_that_annotators_are_split_over_is_never_chosen(self) -> None:
         split = [act("prune", "a", annotator="x"), act("resurrect", "a", annotator="y")]
@@ -370,6 +377,11 @@ class TestInject:
         derived = rows_of(STEPS, acts)
         assert values(derived, "stepwise")[0]["labels"] == [True, True]
         assert "inject_conflict" in reasons(derived, "preferences")
+
+    def test_an_empty_inject_makes_no_node(self) -> None:
+        one = session(STEPS, [act("inject", "new", content=" ", parent_id="s2")])
+        assert "new" not in replay(one).last.states
+        assert "inject_conflict" in reasons(training_rows(one), "preferences")
 
     def test_replaces_alone_gives_the_parent(self) -> None:
         acts = [act("prune", "s2"), act("inject", "h", content="better", replaces="s2")]

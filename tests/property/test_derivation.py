@@ -80,7 +80,7 @@ def sessions(draw: st.DrawFn) -> Session:
     return Session("u" * 32, "s", user, "en", text, len(turns), turns, draw(acts()))
 
 
-many = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def is_blank(text: str) -> bool:
