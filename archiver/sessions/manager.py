@@ -364,5 +364,5 @@ def _effective(settings: Settings | None, given: Mapping[str, Any]) -> Settings:
     found = load_settings(flags=flags)
     if "hot.path" in flags and "url" not in found.storage.model_fields_set:
         lake = found.hot.path.absolute().parent / "lake"
-        found = load_settings(flags={**flags, "storage.url": f"file:{lake}"})
+        found = load_settings(flags={**flags, "storage.url": lake.as_uri()})
     return found

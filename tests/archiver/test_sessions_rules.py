@@ -332,7 +332,9 @@ def test_without_arguments_the_manager_reads_the_command_s_settings(
     with SessionManager(tmp_path / "a" / "sessions", 3, 0.5, durability="power") as manager:
         hot = manager.settings.hot
         assert (hot.max_sessions, hot.session_max_age_hours, hot.durability) == (3, 0.5, "power")
-        assert manager.settings.storage.url == f"file:{tmp_path / 'a' / 'lake'}"
+        assert manager.settings.storage.url == (tmp_path / "a" / "lake").as_uri()
+    with SessionManager(tmp_path / "p%20q" / "sessions") as manager:
+        assert manager.settings.storage.url.endswith("/p%2520q/lake")
     monkeypatch.setenv("SESSIONLAKE_STORAGE__URL", "s3://bucket/prefix")
     with SessionManager(tmp_path / "a" / "sessions") as manager:
         assert manager.settings.storage.url == "s3://bucket/prefix"
