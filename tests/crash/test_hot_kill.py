@@ -105,7 +105,7 @@ def test_kills_under_load_lose_nothing_acknowledged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_200_kills_under_load_lose_nothing_acknowledged(tmp_path: Path) -> None:
     assert kill_under_load(tmp_path / "hot", kills=200, durability="process") > 2000
 
