@@ -127,7 +127,9 @@ class Walkthrough:
         self._environment = _environment(directory) | dict(environment or {})
         self._ports: dict[str, str] = {}
         self._printed: str | None = None
-        (directory / "sessionlake").symlink_to(ROOT)
+        clone = directory / "sessionlake"
+        if not clone.exists():
+            clone.symlink_to(ROOT)
 
     def play(self, page: str) -> Iterator[tuple[Block, str]]:
         """Every block with the body that it should have after this run."""
