@@ -180,15 +180,16 @@ def at_version(store: ObjectStore, number: int) -> LakeVersion:
 
 
 def _vector(store: ObjectStore, version: int) -> dict[str, Any] | None:
-    key = f"{PREFIX}/sessions/_delta_log/{version:020d}.json"
-    try:
-        lines = store.get(key).splitlines()
-    except ObjectNotFoundError as error:
+    actions = _logged(store, "sessions", version)
+    if actions is None:
         raise InputError(
-            f"no lake version {version}", operation="open lake", key=key, hint="sessionlake status names the latest"
-        ) from error
-    for line in lines:
-        info = json.loads(line).get("commitInfo", {})
+            f"no lake version {version}",
+            operation="open lake",
+            key="sessions",
+            hint="sessionlake status names the latest",
+        )
+    for action in actions:
+        info = action.get("commitInfo", {})
         if _VECTOR in info:
             vector: dict[str, Any] = json.loads(info[_VECTOR])
             return vector
@@ -297,7 +298,7 @@ def commit(
     by_us = True
     try:
         with _translated("commit", table):
-            handle = open_table(store, table, base)
+            handle = open_table(store, table, _past_alterations(store, table, base))
             handle.create_write_transaction(
                 _actions(add, remove, now_us // 1000),
                 "append",
@@ -319,6 +320,28 @@ def commit(
             raise
     latest = open_table(store, table)  # a handle does not follow its own commit
     return Committed(latest.version() if latest.transaction_version(RUN_APP) == run else None, by_us=by_us)
+
+
+def _past_alterations(store: ObjectStore, table: str, version: int) -> int:
+    """The last version from ``version`` on up to which only the table's columns changed.
+
+    A newer release adds columns before it finishes an older one's run; such a commit touches no file
+    and is no run, so nothing is unfenced by stepping over it.
+    """
+    while True:
+        actions = _logged(store, table, version + 1)
+        if actions is None or any(kind in action for action in actions for kind in ("add", "remove", "txn")):
+            return version
+        version += 1
+
+
+def _logged(store: ObjectStore, table: str, version: int) -> list[dict[str, Any]] | None:
+    """The actions of one commit; None if there is none of that number, or only a checkpoint has it now."""
+    try:
+        lines = store.get(f"{PREFIX}/{table}/_delta_log/{version:020d}.json").splitlines()
+    except ObjectNotFoundError:
+        return None
+    return [json.loads(line) for line in lines]
 
 
 def _actions(add: Sequence[Addition], remove: Sequence[DataFile], millis: int) -> list[AddAction | RemoveAction]:

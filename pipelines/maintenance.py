@@ -7,6 +7,7 @@ run numbers and the times in our own plans, never by a file's modification time.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,6 +33,7 @@ TARGET_BYTES: Final = 64 * 1024**2
 """A file of at least this size is left alone; smaller ones are merged until one reaches it."""
 
 _RUN_IN_NAME = re.compile(r"/part-(\d{10})-[0-9a-f]+\.parquet$")
+_ROW_TABLES: Final = ("messages", "interactions", "nodes", "feedback")
 _HOUR_US: Final = 3_600_000_000
 
 
@@ -98,19 +100,27 @@ class EraseReport:
 
 
 def covered_sessions(store: ObjectStore, version: LakeVersion, ledger: Ledger) -> dict[str, set[str]]:
-    """Date → session_uids of the sessions in the tables that a tombstone covers."""
-    found: dict[str, set[str]] = {}
+    """Date → session_uids of the sessions in the tables that a tombstone covers.
+
+    Rows of the other tables whose session is not in ``sessions`` count too: a run that was half
+    committed when its session was erased leaves them, and nothing else can.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
     if not ledger:
         return found
-    columns = ("session_uid", "user_id", "created_at")
+    known: dict[str, set[str]] = defaultdict(set)
     for file in lake.data_files(store, "sessions", version.tables["sessions"]):
-        for table in datafiles.read(store, file, columns):
+        for table in datafiles.read(store, file, ("session_uid", "user_id", "created_at")):
             times = table["created_at"].cast(pa.int64()).to_pylist()
-            rows = zip(table["session_uid"].to_pylist(), table["user_id"].to_pylist(), times, strict=True)
-            covered = {uid for uid, user, time in rows if ledger.covers(uid, user, time)}
-            if covered:
-                found.setdefault(file.dt, set()).update(covered)
-    return found
+            uids = table["session_uid"].to_pylist()
+            known[file.dt].update(uids)
+            rows = zip(uids, table["user_id"].to_pylist(), times, strict=True)
+            found[file.dt].update(uid for uid, user, time in rows if ledger.covers(uid, user, time))
+    for name in _ROW_TABLES:
+        for file in lake.data_files(store, name, version.tables[name]):
+            for table in datafiles.read(store, file, ("session_uid",)):
+                found[file.dt].update(set(table["session_uid"].unique().to_pylist()) - known[file.dt])
+    return {dt: uids for dt, uids in found.items() if uids}
 
 
 def covered_uids(store: ObjectStore) -> frozenset[str]:
@@ -172,7 +182,12 @@ def _plan(store: ObjectStore, version: LakeVersion, kind: RunKind, now_us: int) 
 
 
 def _busy(plan: RunPlan, what: str) -> StoreBusyError:
-    return StoreBusyError(f"run {plan.run} ({plan.kind}) {what}", operation=plan.kind, key=plan.key, hint="run again")
+    return StoreBusyError(
+        f"run {plan.run} ({plan.kind}) {what}",
+        operation=plan.kind,
+        key=plan.key,
+        hint="run sessionlake compact, which finishes it, then this again",
+    )
 
 
 def _small_files(

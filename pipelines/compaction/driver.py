@@ -143,17 +143,26 @@ class _Compaction:
         plan = runs.unfinished(self._store, version)
         if plan is not None:
             return plan.run, self._finish(plan)
-        found = discover(
-            self._store, version.watermarks, stop_at=damaged, limit=self._settings.tables.max_segments_per_run
-        )
-        keys, more = read_keys(self._store, found.refs, max_bytes=self._settings.tables.memory_limit * _RUN_SHARE)
+        keys, gaps = self._new_segments(version, damaged)
         if not keys:
-            return Discovery((), (*found.gaps, *more))
+            return Discovery((), gaps)
         mine = self._plan(version, keys)
         if mine is None:  # another process planned this run meanwhile
             return self.next_run(damaged)
         plan = runs.announce(self._store, mine)
         return plan.run, self._execute(plan, keys) if plan == mine else self._finish(plan)
+
+    def _new_segments(
+        self, version: LakeVersion, damaged: Sequence[Gap]
+    ) -> tuple[Sequence[SegmentKeys], tuple[Gap, ...]]:
+        """Readable segments for one run; a damaged one holds back its own archiver and nobody else's."""
+        tables = self._settings.tables
+        while True:
+            found = discover(self._store, version.watermarks, stop_at=damaged, limit=tables.max_segments_per_run)
+            keys, more = read_keys(self._store, found.refs, max_bytes=tables.memory_limit * _RUN_SHARE)
+            if keys or not more:
+                return keys, (*found.gaps, *more)
+            damaged = [*damaged, *more]
 
     def _plan(self, version: LakeVersion, keys: Sequence[SegmentKeys]) -> RunPlan | None:
         base = runs.base_versions(self._store, version)
