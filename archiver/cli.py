@@ -106,6 +106,7 @@ def sweep(
     context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", help="stay and sweep again and again, until SIGTERM")] = False,
     quarantine: Annotated[str | None, typer.Option(metavar="SESSION", help="set an unreadable session aside")] = None,
+    unquarantine: Annotated[str | None, typer.Option(metavar="SESSION", help="take it back into sweeps")] = None,
     health: Annotated[Path | None, typer.Option(metavar="FILE", help="with --watch: JSON health file")] = None,
     metrics_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="with --watch: Prometheus text file")
@@ -122,6 +123,9 @@ def sweep(
         if quarantine is not None:
             opened.claims.quarantine(quarantine, "set aside by hand")
             program.console.line(f"set aside, rows kept: {quarantine}")
+        if unquarantine is not None:
+            opened.claims.unquarantine(unquarantine)
+            program.console.line(f"swept again from now on: {unquarantine}")
         if watch:
             outlets = service.Outlets(health=health, textfile=metrics_file, port=metrics_port)
             with service.until_signalled() as stop:
@@ -235,7 +239,9 @@ def verify(
     program: Program = context.obj
     settings = _settings(context, hot, storage)
     with program.console.progress("verifying segments") as progress:
-        report = archive.verify(open_store(settings.storage), deep=deep, progress=progress)
+        report = archive.verify(
+            open_store(settings.storage), deep=deep, expected=_released_here(settings), progress=progress
+        )
     console = program.console
     console.line(
         f"{plural(report.segments, 'segment')} of {plural(report.archivers, 'archiver')}, "
@@ -248,6 +254,14 @@ def verify(
     console.line("nothing is wrong" if report.ok else f"{plural(len(report.findings), 'fault')} found")
     console.result({**asdict(report), "ok": report.ok})
     raise typer.Exit(ExitCode.DONE if report.ok else ExitCode.FAILED)
+
+
+def _released_here(settings: Settings) -> dict[str, int]:
+    """The last segment this host saw proven: one that is gone since cannot be told from the archive alone."""
+    if not (settings.hot.path / "hot.db").is_file():
+        return {}
+    with HotStore.from_settings(settings.hot) as opened:
+        return {opened.claims.archiver_id: opened.claims.last_released()}
 
 
 @commands.command("doctor")

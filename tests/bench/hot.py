@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from hot_peers import CONTESTANTS, Contestant
+from hot_peers import CONTESTANTS, Contestant  # noqa: E402  beside this file, which is run as a program
 
 Result = dict[str, float]
 TEXT = ("The reasoning node weighs evidence; the user marked branch 7 as partial and asked for sources.\n" * 5)[:400]
@@ -160,7 +160,7 @@ def one_caller(name: str, directory: Path, seconds: float) -> Result:
     times = _timed(contestant, ids, seconds)
     assert sum(len(contestant.load(i)) for i in ids[:20]) == sum(len(range(k, len(times), 1000)) for k in range(20))
     figures = _figures(times, sum(times))
-    figures["open files"] = len(os.listdir("/proc/self/fd"))
+    figures["open files"] = len(list(Path("/proc/self/fd").iterdir()))
     contestant.close()
     return figures
 
