@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from archiver.hot.schema import MINUTE_US
 
-CLAIM_SESSIONS: Final = 500
+CLAIM_SESSIONS: Final = 200
 EVICT_TO: Final = 0.9
 EVICT_IDLE_US: Final = 10 * MINUTE_US
 KEEP_RESTORED_US: Final = 60 * MINUTE_US
