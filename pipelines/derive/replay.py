@@ -272,11 +272,17 @@ def _record_verdict(session: Session, result: Replay, home: Epoch, act: Act, who
                 other.verdicts[actor, level] = verdict
     elif message is not None:
         target = ("message", message)
-        result.messages.setdefault(message, NodeState(Node(None))).verdicts[actor, level] = verdict
+        if not _outdated(session, message, act):
+            result.messages.setdefault(message, NodeState(Node(None))).verdicts[actor, level] = verdict
     else:
         target = ("nothing", node_id)
         result.unattributed.setdefault(node_id, NodeState(Node(None))).verdicts[actor, level] = verdict
     result.events.append(FeedbackEvent(act, actor, kind, level, home.number, message, target))
+
+
+def _outdated(session: Session, message: int, act: Act) -> bool:
+    """Whether the message is newer than the verdict: it replaced the one that was judged (a regenerated answer)."""
+    return bool(session.turns) and session.turns[message].created_at > act.created_at_us
 
 
 def _inject(home: Epoch, act: Act, kind: str, result: Replay) -> str | None:

@@ -160,6 +160,8 @@ def make(plan: Plan, store: ObjectStore, *, now_us: int, progress: Progress | No
     existing = store.head(f"{plan.key}/{MANIFEST}")
     if existing is not None:
         manifest = json.loads(store.get(f"{plan.key}/{MANIFEST}"))
+        if store.head(f"{PREFIX}/{plan.dataset.name}/latest.json") is None:  # cut short between manifest and pointer
+            _point(store, plan, now_us)
         return _report(plan, store, manifest, existed=True, started=started)
     with tempfile.TemporaryDirectory(prefix="sessionlake-export-") as scratch:
         manifest, files = _build(plan, Path(scratch), progress)

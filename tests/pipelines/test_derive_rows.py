@@ -514,3 +514,15 @@ def test_real_sessions_give_the_known_counts() -> None:
         "sft": 4478, "prompts": 6836, "unpaired": 7433, "stepwise": 6336,
         "inject_over_pruned": 2542, "survivor_over_pruned": 805, "verdict_order": 135, "rank": 312,
     }  # fmt: skip
+
+
+class TestRegeneratedAnswers:
+    """A verdict never labels a message that is newer than the verdict."""
+
+    @pytest.mark.parametrize(("judged_at", "labels", "n_sft"), [(0, [], 1), (5, [False], 0)])
+    def test_a_verdict_counts_only_for_the_answer_that_was_there(
+        self, judged_at: int, labels: list[bool], n_sft: int
+    ) -> None:
+        derived = training_rows(session(None, [act("feedback", "m1", at=judged_at, says="incorrect")]))
+        assert [row["label"] for row in values(derived, "unpaired")] == labels
+        assert len(values(derived, "sft")) == n_sft
