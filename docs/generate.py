@@ -122,7 +122,9 @@ def demo_output(directory: Path) -> str:
     """What ``sessionlake demo`` prints in ``directory``, as a terminal of 80 columns shows it."""
     command = [sys.executable, "-m", "pipelines", "demo"]
     environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"the demo ended with {done.returncode}: {done.stdout}{done.stderr}")
     lines = done.stdout.splitlines()
     return "\n".join(line.rstrip() for line in lines)
 

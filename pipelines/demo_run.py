@@ -92,7 +92,7 @@ def _show_summary(console: Console, summary: list[dict[str, Any]]) -> None:
 
 def _show_pair(console: Console, store: ObjectStore, exported: exports.ExportReport) -> None:
     name = next(name for name in exported.files if name.startswith("train-"))
-    pairs = pq.read_table(pa.BufferReader(store.get(f"{exported.key}/{name}")))
+    pairs = pq.read_table(pa.BufferReader(store.get(f"{exported.key}/{name}")), use_threads=False)
     pair = min(pairs.to_pylist(), key=lambda row: (row["language"] != "en", row["prompt"][-1]["content"]))
     for part in ("prompt", "chosen", "rejected"):
         text = pair[part][-1]["content"].replace("\n", " ")

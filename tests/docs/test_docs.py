@@ -73,7 +73,7 @@ def test_every_block_of_the_readme_runs(after_demo):
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    script = 'set -e\nsessionlake() { python -m pipelines "$@"; }\n'
+    script = 'set -e\nexport SESSIONLAKE_HOT__SESSION_MAX_AGE_HOURS=0\nsessionlake() { python -m pipelines "$@"; }\n'
     for block in blocks(README, "console"):
         script += "".join(f"{c}\n" for c in commands(block) if not c.startswith("make"))
     first, second = blocks(README, "python")
