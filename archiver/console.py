@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from archiver.errors import SessionLakeError
 
@@ -49,7 +50,7 @@ class Console:
             numeric = all(isinstance(row[i], int | float) for row in rows)
             table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(_plain(value) for value in row))
+            table.add_row(*(Text(_plain(value)) for value in row))  # Text: nothing in it is markup
         self._out.print(table)
 
     def result(self, value: Any) -> None:
@@ -93,7 +94,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     text = str(value).replace("\n", "⏎")
-    return "".join(c if c.isprintable() else "�" for c in text).replace("[", "\\[")
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _jsonable(value: Any) -> Any:

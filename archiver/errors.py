@@ -13,6 +13,7 @@
     │   ├─ ObjectNotFoundError     the named object is not there
     │   └─ OutcomeUnknownError     nobody knows yet whether the write landed: ask again
     ├─ ConflictError           two writers claim one name with different bytes: stop, a person decides
+    ├─ TooManyRejectsError     look at the rejected records; what was imported before stays
     └─ CorruptDataError        digest or format mismatch: names the object; nothing is deleted
 """
 
@@ -111,6 +112,12 @@ class ConflictError(SessionLakeError):
     """Two writers claim one name with different content; nothing was overwritten."""
 
     kind = "conflict"
+
+
+class TooManyRejectsError(SessionLakeError):
+    """More records were rejected than the caller permits; the batch stopped there."""
+
+    kind = "too_many_rejects"
 
 
 class CorruptDataError(SessionLakeError):

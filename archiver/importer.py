@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archiver import archive, doctor, pushing, restore, sealing
-from archiver.errors import InputError, SessionConflictError
+from archiver.errors import SessionConflictError, TooManyRejectsError
 from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.inputs import MAX_RECORD_BYTES, input_files, read_texts
@@ -32,7 +32,7 @@ class ImportOptions:
 
     Attributes:
         live: Put sessions that have not expired into the hot store instead of the archive.
-        max_rejects: Stop with InputError when more records than this were rejected; None: never.
+        max_rejects: Stop with TooManyRejectsError when more records than this were rejected; None: never.
     """
 
     assume_tz: tzinfo = UTC
@@ -185,7 +185,7 @@ class _Import:
         self._report.rejects.append(Reject(source.file, source.line, error.rule, error.message))
         limit = self._options.max_rejects
         if limit is not None and len(self._report.rejects) > limit:
-            raise InputError(
+            raise TooManyRejectsError(
                 f"{len(self._report.rejects)} records rejected, at most {limit} permitted; the last: {error.message}",
                 operation="import", key=f"{source.file}:{source.line}",
                 hint="what was imported before stays; importing again continues",

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from archiver import archive, importer, segments
-from archiver.errors import InputError, StorageError
+from archiver.errors import StorageError, TooManyRejectsError
 from archiver.events import session_uid
 from archiver.hot import HotStore
 from archiver.objects import StoreFacts
@@ -145,7 +145,7 @@ def test_rejects_name_file_line_and_rule_and_the_rest_is_in(lake, tmp_path):
 
 
 def test_too_many_rejects_stop_the_import(lake):
-    with pytest.raises(InputError, match="at most 0 permitted"):
+    with pytest.raises(TooManyRejectsError, match="at most 0 permitted"):
         lake.run({"session_id": "x"}, max_rejects=0)
 
 
