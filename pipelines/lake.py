@@ -271,7 +271,11 @@ def dataset(store: ObjectStore, table: str, version: LakeVersion | None = None) 
 
 def run_of(store: ObjectStore, table: str) -> int:
     """Number of the last run that was committed to a table, 0 before the first."""
-    return open_table(store, table).transaction_version(RUN_APP) or 0
+    return _run_in(open_table(store, table))
+
+
+def _run_in(handle: DeltaTable) -> int:
+    return handle.transaction_version(RUN_APP) or 0
 
 
 def commit(
@@ -295,7 +299,6 @@ def commit(
     """
     transactions = [Transaction(RUN_APP, run), *(Transaction(a, s) for a, s in sorted(watermarks.items()))]
     metadata = {_VECTOR: json.dumps(vector, sort_keys=True)} if vector is not None else {}
-    by_us = True
     try:
         with _translated("commit", table):
             handle = open_table(store, table, _past_alterations(store, table, base))
@@ -307,19 +310,19 @@ def commit(
                 commit_properties=CommitProperties(custom_metadata=metadata, app_transactions=transactions),
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
+            handle.update_incremental()  # it does not follow its own commit; half the requests of opening it again
+            return Committed(handle.version() if _run_in(handle) == run else None, by_us=True)
     except CommitFailedError as error:
-        by_us = False
         if run_of(store, table) < run:
             raise ConflictError(
                 f"run {run} met a commit that is no run: {error}", operation="commit", key=table,
                 hint="only sessionlake may write these tables; run it again to plan anew",
             ) from error  # fmt: skip
     except StorageError:  # the answer may be all that is missing: ask
-        by_us = False
         if run_of(store, table) < run:
             raise
-    latest = open_table(store, table)  # a handle does not follow its own commit
-    return Committed(latest.version() if latest.transaction_version(RUN_APP) == run else None, by_us=by_us)
+    latest = open_table(store, table)
+    return Committed(latest.version() if _run_in(latest) == run else None, by_us=False)
 
 
 def _past_alterations(store: ObjectStore, table: str, version: int) -> int:

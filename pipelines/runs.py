@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, Final, Literal
 
-from archiver.errors import ConflictError, CorruptDataError, OutcomeUnknownError, StorageError
+from archiver.errors import ConflictError, CorruptDataError, ObjectNotFoundError, OutcomeUnknownError, StorageError
 from archiver.objects import ObjectStore
 from pipelines import lake
 from pipelines.datafiles import StagedFile
@@ -123,12 +123,12 @@ def base_versions(store: ObjectStore, version: LakeVersion) -> dict[str, int] | 
 def read_plan(store: ObjectStore, run: int) -> RunPlan | None:
     """The plan of a run, None if it was never planned."""
     key = f"{PREFIX}/{run:012d}.json"
-    if next(iter(store.list(key)), None) is None:
-        return None
     try:
         value = json.loads(store.get(key))
         found = value.pop("format")
         plan = RunPlan(**value)
+    except ObjectNotFoundError:
+        return None
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptDataError(f"is no run plan: {error}", operation="read plan", key=key) from error
     if found != FORMAT:
