@@ -140,7 +140,6 @@ def assert_no_double(store: DirectoryStore, table: str) -> None:
     assert not keys or keys.most_common(1)[0][1] == 1
 
 
-@pytest.mark.slow
 def test_two_compactors_at_once(tmp_path: Path) -> None:
     race(tmp_path / "lake", 2, upkeep=False)
     assert_exact(DirectoryStore(tmp_path / "lake"))
