@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
 from archiver.console import Console
@@ -72,6 +73,12 @@ class Program:
         return settings
 
 
+def program_of(context: typer.Context, hot: Path | None, storage: str | None, **flags: Any) -> tuple[Program, Settings]:
+    """What a command starts from: the program it runs in, and the settings with its flags."""
+    program: Program = context.obj
+    return program, program.settings({"hot.path": hot, "storage.url": storage, **flags})
+
+
 def exit_code(error: SessionLakeError) -> ExitCode:
     """The exit code of an error: what the caller does next, as a number."""
     return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), ExitCode.FAILED)
@@ -86,12 +93,12 @@ def _kinds(cls: type[SessionLakeError]) -> set[str]:
     return {cls.kind}.union(*(_kinds(sub) for sub in cls.__subclasses__()))
 
 
-def run(app: typer.Typer, arguments: Sequence[str]) -> int:
-    """Run the app; every error becomes one line on standard error (or one JSON object) and an exit code."""
+def run(command: TyperGroup, arguments: Sequence[str]) -> int:
+    """Run the program; every error becomes one line on standard error (or one JSON object) and an exit code."""
     console = Console(as_json="--json" in arguments)
     debug = "--debug" in arguments
     try:
-        return int(typer.main.get_command(app).main(list(arguments), "sessionlake", standalone_mode=False) or 0)
+        return int(command.main(list(arguments), "sessionlake", standalone_mode=False) or 0)
     except SessionLakeError as error:
         _trace(debug)
         console.error(error)

@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-
 _FIELDS = "sessionlake_fields"
 
 
@@ -48,6 +46,8 @@ class Metrics:
     """The counters and gauges of one program, in a registry of its own."""
 
     def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge  # noqa: PLC0415  log lines need none of it
+
         self.registry = CollectorRegistry()
         self._counters = {c: Counter(*c.value, registry=self.registry) for c in CounterName}
         self._gauges = {g: Gauge(*g.value, registry=self.registry) for g in GaugeName}

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import typer
 
-from pipelines.cli import app
+from pipelines.cli import program
 from pipelines.schema import EXPORTS, TABLES, Dataset
 
 HERE = Path(__file__).parent
@@ -75,8 +74,7 @@ Global options come before the command: `sessionlake [--config FILE] [--json] [-
 
 def cli_page() -> str:
     """docs/CLI.md."""
-    root = typer.main.get_command(app)
-    return _CLI_HEAD + "".join(_command(path, command) for path, command in _walk("sessionlake", root))
+    return _CLI_HEAD + "".join(_command(path, command) for path, command in _walk("sessionlake", program()))
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -84,7 +82,7 @@ def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(child, "commands"):
             yield from _walk(f"{path} {name}", child)
         else:
-            yield f"{path} {name}", child
+            yield f"{path} {name}", child.load()
 
 
 def _command(path: str, command: Any) -> str:

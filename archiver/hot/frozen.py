@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from archiver.errors import CorruptDataError
 from archiver.events import FeedbackCounts, Interaction, Message, SessionRecord
 from archiver.hot.schema import MESSAGE
 from archiver.hot.transactions import Transactions
-from archiver.segments import ROW_GROUP_BYTES, ROW_GROUP_SESSIONS
 
+GROUP_SESSIONS: Final = 128  # a segment's row group; not imported from there: that brings Arrow,
+GROUP_BYTES: Final = 8 * 1024**2  # a quarter of a second at start-up, which no chat handler needs
 _SESSIONS = """
 SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, s.reported, c.revision, g.claimed_us,
   CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END,
@@ -38,7 +39,7 @@ def claimed_records(database: Transactions, segment: int) -> Iterator[list[Sessi
     after = ""
     while True:
         with database.reader() as connection:
-            found = connection.execute(_SESSIONS, (segment, after, ROW_GROUP_SESSIONS)).fetchall()
+            found = connection.execute(_SESSIONS, (segment, after, GROUP_SESSIONS)).fetchall()
             if not found:
                 return
             sessions = _within_a_group(found)
@@ -53,7 +54,7 @@ def _within_a_group(sessions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     total = 0
     for count, row in enumerate(sessions, start=1):
         total += row[2]
-        if total >= ROW_GROUP_BYTES:
+        if total >= GROUP_BYTES:
             return sessions[:count]
     return sessions
 

@@ -10,7 +10,7 @@ import typer
 
 from archiver.console import Console
 from archiver.objects import ObjectStore, open_store
-from archiver.program import ExitCode, Program
+from archiver.program import ExitCode, Program, program_of
 from archiver.settings import Settings
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-"""Every command of the program."""
+"""The global flags; :mod:`pipelines.cli.commands` adds the commands."""
 
 VersionOption = Annotated[int | None, typer.Option("--version", min=0, help="lake version to read; absent: the latest")]
 
@@ -48,6 +48,5 @@ def open_lake(
     context: typer.Context, hot: Path | None, storage: str | None, **flags: Any
 ) -> tuple[Program, Settings, ObjectStore]:
     """The program, its settings with these flags, and the storage they name."""
-    program: Program = context.obj
-    settings = program.settings({"hot.path": hot, "storage.url": storage, **flags})
+    program, settings = program_of(context, hot, storage, **flags)
     return program, settings, open_store(settings.storage)

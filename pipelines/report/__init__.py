@@ -1,5 +1,1 @@
 """Pages to look at: the report about a whole lake, and one session with its reasoning graph."""
-
-from pipelines.report.page import report
-
-__all__ = ["report"]

@@ -13,7 +13,7 @@ import showcase
 from archiver.objects import DirectoryStore
 from archiver.settings import Settings
 from pipelines import exports
-from pipelines.report import report
+from pipelines.report.page import report
 
 CHROMIUM = Path("/usr/bin/chromium")
 SETTINGS = Settings(runner={"workers": 1})

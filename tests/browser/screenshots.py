@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from archiver.objects import DirectoryStore
 from archiver.settings import Settings
 from pipelines import exports
-from pipelines.report import report
+from pipelines.report.page import report
 from pipelines.report.session_page import session_page
 from pipelines.schema import EXPORTS
 

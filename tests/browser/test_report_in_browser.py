@@ -16,7 +16,7 @@ from archived import put, session
 from archiver.objects import DirectoryStore
 from archiver.settings import Settings
 from pipelines import compaction, lake
-from pipelines.report import report
+from pipelines.report.page import report
 
 Open = Callable[..., Any]
 SETTINGS = Settings(runner={"workers": 1})

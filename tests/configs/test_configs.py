@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipelines.cli import app
+from pipelines.cli import program
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 UNITS = sorted((CONFIGS / "systemd").iterdir())
-COMMAND = typer.main.get_command(app)
+COMMAND = program()
 
 
 def parse(command: str) -> None:

@@ -6,14 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
 
 from archiver.program import ExitCode
 from archiver.settings import Settings
 from archiver.telemetry import CounterName, GaugeName
-from pipelines.cli import app
+from pipelines.cli import program
+from pipelines.cli.lazy import LazyCommand
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -85,7 +86,8 @@ def invocations(text: str) -> list[str]:
 
 def problem(line: str) -> str | None:
     """What is wrong with a command line that a page shows, placeholders and all."""
-    command, options, wants_value = typer.main.get_command(app), set[str](), False
+    command: Any = program()
+    options, wants_value = set[str](), False
     for word in line.split()[1:]:
         flags = {name: p.is_flag for p in command.params if p.param_type_name == "option" for name in p.opts}
         options |= set(flags)
@@ -101,4 +103,5 @@ def problem(line: str) -> str | None:
             if word not in command.commands:
                 return f"{line}: no command {word}"
             command = command.commands[word]
+            command = command.load() if isinstance(command, LazyCommand) else command
     return None

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from archiver.program import run
-from pipelines.cli import app
+from pipelines.cli import program
 
 COMMANDS = (
     "demo", "import", "sweep", "status", "sessions list", "sessions show", "sessions restore", "erase", "verify",
@@ -84,7 +84,7 @@ def test_there_are_a_hundred():
 
 
 def check(capsys, arguments, needle):
-    code = run(app, arguments)
+    code = run(program(), arguments)
     out, err = capsys.readouterr()
     assert code == 2, (out, err)
     assert out == ""

@@ -24,9 +24,10 @@ from archiver.errors import CorruptDataError, InputError
 from archiver.objects import DirectoryStore, ObjectStore
 from archiver.settings import Settings
 from pipelines import compaction, exports, lake
-from pipelines.report import document, report
+from pipelines.report import document
 from pipelines.report.cubes import LABEL_CHARS, PERIODS, cubes
 from pipelines.report.health import missing_runs
+from pipelines.report.page import report
 from pipelines.schema import EXPORTS, FEEDBACK_SUMMARY, INTERACTIONS, NODES, SESSIONS, Dataset, table_with_partition
 
 NOW_US = showcase.NOW_US

@@ -1,22 +1,20 @@
-"""Commands that hand data out: training sets and the report."""
+"""The command ``export``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from archiver.events import us_from_datetime
 from archiver.objects import open_store
-from archiver.program import ExitCode, HotOption, Program, StorageOption, human_bytes, now_us, plural, shown_url
-from pipelines import exports, report
-from pipelines.cli.base import VersionOption, app, open_lake
+from archiver.program import ExitCode, HotOption, Program, StorageOption, now_us, plural, shown_url
+from pipelines import exports
+from pipelines.cli.base import VersionOption, open_lake
 
 
-@app.command("export")
 def export_(
     context: typer.Context,
     set_name: Annotated[str, typer.Argument(metavar="SET", help="sft, preferences, unpaired, stepwise or prompts")],
@@ -72,19 +70,3 @@ def _show_export(program: Program, report: exports.ExportReport) -> None:
     if reasons:
         console.table(("no row because of", "count"), sorted(reasons.items(), key=lambda r: -r[1]))
     console.result({**asdict(report), "rows": report.n_rows, "rows_by_split": report.rows})
-
-
-@app.command("report")
-def report_(
-    context: typer.Context,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="where to write the page")] = Path("report.html"),
-    version: VersionOption = None,
-    hot: HotOption = None,
-    storage: StorageOption = None,
-) -> None:
-    """Write one self-contained HTML page: sessions, verdicts, prunes, and what became of them."""
-    program, settings, store = open_lake(context, hot, storage)
-    page = report.report(store, settings, version=version, now_us=now_us())
-    out.write_bytes(page)
-    program.console.line(f"{out} ({human_bytes(len(page))}): open it in a browser, it needs no network")
-    program.console.result({"file": out, "bytes": len(page)})

@@ -1,0 +1,39 @@
+"""The command ``doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from archiver import doctor, service
+from archiver.hot import HotStore
+from archiver.objects import open_store
+from archiver.program import ExitCode, HotOption, StorageOption, now_us, program_of
+
+
+def doctor_(
+    context: typer.Context,
+    new_archiver: Annotated[
+        bool, typer.Option("--new-archiver", help="give a copied or rolled-back hot store an identity of its own")
+    ] = False,
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Look at storage, clock, disk and versions by really using them, and say what to do about each finding."""
+    program, settings = program_of(context, hot, storage)
+    store = open_store(settings.storage)
+    with HotStore.from_settings(settings.hot) as opened:
+        if new_archiver:
+            program.console.line(f"archives from now on as {service.new_archiver(opened, store, now_us=now_us())}")
+        report = doctor.examine(settings, store, opened)
+    rows = [(f.level, f.check, f.detail, f.remedy or None) for f in report.findings]
+    program.console.table(("is", "what", "found", "do"), rows)
+    program.console.line(
+        f"segments will be proven by {report.verify_by}"
+        if report.verify_by
+        else "do not archive here before this is mended"
+    )
+    program.console.result(asdict(report))
+    raise typer.Exit(ExitCode.FAILED if report.failures else ExitCode.DONE)

@@ -1,0 +1,56 @@
+"""The command ``sessions list``, and how one session is printed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from archiver.console import Console
+from archiver.errors import UnknownSessionError
+from archiver.program import HotOption, StorageOption, program_of
+from archiver.sessions import Session, SessionManager
+from archiver.settings import Settings
+
+
+def sessions_list(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="how many, the most recent first")] = 20,
+    user: Annotated[str | None, typer.Option(help="only this user's")] = None,
+    hot: HotOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """List live sessions, the most recently active first."""
+    program, settings = program_of(context, hot, storage)
+    with SessionManager.from_settings(settings) as manager:
+        found = manager.list_sessions(limit, user_id=user)
+    rows = [(s["id"], s["title"], s["timestamp"], s["language"]) for s in found]
+    if rows:
+        program.console.table(("session", "title", "last activity", "language"), rows)
+    else:
+        program.console.line("no live sessions")
+    program.console.result({"sessions": found})
+
+
+def find_session(settings: Settings, session_id: str) -> Session:
+    """The session, live or else archived, without restoring it; UnknownSessionError if there is none."""
+    with SessionManager.from_settings(settings) as manager:
+        session = manager.peek(session_id)
+    if session is None:
+        raise UnknownSessionError("no such session, live or archived", operation="show", key=session_id)
+    return session
+
+
+def print_session(console: Console, session: Session) -> None:
+    """Print its conversation, then what was done to its graph."""
+    console.line(session.get_title(80), style="bold")
+    console.line(f"{session.session_id}  created {session.created_at}  updated {session.updated_at}")
+    for message in session.chat_history:
+        console.line()
+        console.line(f"{message.role}:", style="bold")
+        console.line(message.content or "")
+    rows = [(i.timestamp, i.action_type, i.node_id, i.feedback, i.content) for i in session.interactions]
+    if rows:
+        console.line()
+        console.table(("when", "action", "node", "verdict", "text"), rows)
+    console.result(session.to_dict())
