@@ -325,6 +325,11 @@ def commit(
     return Committed(latest.version() if _run_in(latest) == run else None, by_us=False)
 
 
+def version_on(store: ObjectStore, table: str, base: int) -> int:
+    """The version of the run that was committed on ``base``."""
+    return _past_alterations(store, table, base) + 1
+
+
 def _past_alterations(store: ObjectStore, table: str, version: int) -> int:
     """The last version from ``version`` on up to which only the table's columns changed.
 

@@ -219,7 +219,7 @@ def commit(store: ObjectStore, plan: RunPlan, changes: Changes) -> bool:
     mine = {f.key for f in changes.staged}
     if not rivals and names <= mine:
         return True
-    dead = _dead(store, names)
+    dead = _dead(store, plan, names)
     for name in sorted(dead):
         store.delete_versions(name)
     return not mine & dead
@@ -237,10 +237,14 @@ def _recorded(store: ObjectStore, plan: RunPlan) -> set[str]:
     return {name for key in records for name in json.loads(store.get(key))}
 
 
-def _dead(store: ObjectStore, names: set[str]) -> set[str]:
-    """Those of the names that no table's latest version holds; the run must be in every table."""
+def _dead(store: ObjectStore, plan: RunPlan, names: set[str]) -> set[str]:
+    """Those of the names that the run's own commits do not hold; the run must be in every table.
+
+    A later run may have replaced one that readers of this run's version still need: that is no dead one.
+    """
     tables = {name.split("/")[1] for name in names}
-    return names - {file.key for table in tables for file in lake.data_files(store, table, None)}
+    versions = {table: lake.version_on(store, table, plan.base[table]) for table in tables}
+    return names - {file.key for table in tables for file in lake.data_files(store, table, versions[table])}
 
 
 def _create(store: ObjectStore, key: str, data: bytes) -> bool:

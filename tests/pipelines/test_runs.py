@@ -75,6 +75,21 @@ def test_files_of_a_rival_attempt_go_once_the_run_is_committed(directory_store: 
     assert directory_store.head(mine.key) is not None
 
 
+def test_a_finisher_that_comes_late_leaves_what_a_later_run_replaced(
+    directory_store: DirectoryStore, plan: RunPlan
+) -> None:
+    mine = staged_summary(directory_store, "mine")
+    changes = Changes({"feedback_summary": TableChange((mine,))})
+    runs.publish(directory_store, plan, [mine])
+    assert runs.commit(directory_store, plan, changes)
+    version = lake.current(directory_store)
+    later = replace(plan, run=3, base=dict(version.tables))
+    replaced = [f for f in lake.data_files(directory_store, "feedback_summary", None) if f.key == mine.key]
+    runs.commit(directory_store, later, Changes({"feedback_summary": TableChange(remove=tuple(replaced))}))
+    assert runs.commit(directory_store, plan, changes)
+    assert lake.scan(directory_store, "feedback_summary", version).num_rows > mine.n_rows
+
+
 def test_ending_a_run_keeps_rows_and_watermarks(directory_store: DirectoryStore, plan: RunPlan) -> None:
     before = lake.current(directory_store)
     runs.finish_empty(directory_store, replace(plan, watermarks={"f" * 32: 9}))
