@@ -39,6 +39,7 @@ class AsyncSessionManager:
         self.get_or_create = self._awaitable(manager.get_or_create)
         self.messages = self._awaitable(manager.messages)
         self.peek = self._awaitable(manager.peek)
+        self.peek_record = self._awaitable(manager.peek_record)
         self.save_session = self._awaitable(manager.save_session)
         self.add_message = self._awaitable(manager.add_message)
         self.record_interaction = self._awaitable(manager.record_interaction)

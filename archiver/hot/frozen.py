@@ -1,8 +1,9 @@
-"""Claimed sessions as records: each exactly as it was when it was claimed, whatever was written since."""
+"""Sessions as records: claimed ones exactly as they were when they were claimed, live ones as they are."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -29,6 +30,21 @@ SELECT e.sid, e.kind, e.created_us, e.tag, e.content, e.language, e.node_id, e.f
 FROM claim c JOIN event e ON e.sid = c.sid AND e.seq <= c.last_seq
 WHERE c.segment = ? AND c.session_uid > ? AND c.session_uid <= ? ORDER BY c.session_uid, e.seq
 """
+_LIVE = """
+SELECT sid, session_uid, text_bytes, session_id, created_us, extra, reported, archived_revision + (on_loan = 0), 0,
+  updated_us, user_id, language, tz_assumed, metadata, (SELECT state FROM graph_state WHERE sid = session.sid)
+FROM session WHERE session_id = ? AND state = 0
+"""
+_EVENTS_OF = """
+SELECT sid, kind, created_us, tag, content, language, node_id, feedback, metadata, client_id
+FROM event WHERE sid = ? ORDER BY seq
+"""
+
+
+def live_record(connection: sqlite3.Connection, session_id: str) -> SessionRecord | None:
+    """A live session as the archive would keep it, with the revision it would get there."""
+    row = connection.execute(_LIVE, (session_id,)).fetchone()
+    return None if row is None else _records([row], connection.execute(_EVENTS_OF, (row[0],)).fetchall())[0]
 
 
 def claimed_records(database: Transactions, segment: int) -> Iterator[list[SessionRecord]]:

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from archiver.errors import InputError, UnknownSessionError
-from archiver.events import check_id, check_verdict, format_time, parse_time
-from archiver.hot import HotStore, reading
+from archiver.events import SessionRecord, check_id, check_verdict, format_time, parse_time
+from archiver.hot import HotStore, frozen, reading
 from archiver.hot.rows import Changes, NewEvent
 from archiver.sessions import convert
 from archiver.sessions.adoption import adopt_files
@@ -158,6 +158,16 @@ class SessionManager:
             return Tracked(stored, self._assume_tz).session
         record = self._archive.find(session_id)
         return None if record is None else convert.session_of(record)
+
+    def peek_record(self, session_id: str) -> SessionRecord | None:
+        """The session with all that the archive keeps: revision, client ids, unknown fields, graph snapshots.
+
+        Live as it would be archived now, or else the newest archived revision; None if there is neither.
+        """
+        check_id(session_id, field="session_id")
+        with self.hot.reader() as connection:
+            record = frozen.live_record(connection, session_id)
+        return record or self._archive.find(session_id)
 
     # ---------------------------------------------------------------- saving
 

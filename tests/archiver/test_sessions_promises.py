@@ -16,6 +16,7 @@ from live_sessions import HOUR_US, START_US, Clock, archived_ids, texts
 
 from archiver import SessionManager, generate_session_id
 from archiver.errors import InputError, InvalidFeedbackError, StorageError, UnknownSessionError
+from archiver.events import content_sha256
 
 
 @pytest.fixture
@@ -359,6 +360,29 @@ def test_the_archived_record_is_lossless(manager: SessionManager, clock: Clock) 
     found = manager.peek("s")
     assert found is not None
     assert found.to_dict() == expected
+
+
+def test_a_record_of_a_live_session_is_what_the_archive_would_hold(manager: SessionManager, clock: Clock) -> None:
+    manager.create_session("s", user_id="u")
+    manager.add_message("s", "user", "hello", client_id="m-1")
+    manager.update_graph_state("s", {"nodes": [{"id": "n"}]})
+    manager.add_feedback("s", "n", "correct")
+    manager.update_graph_state("s", {"nodes": []})
+    live = manager.peek_record("s")
+    clock.forward(25)
+    manager.cleanup_stale_sessions()
+    archived = manager.peek_record("s")
+    assert live is not None
+    assert archived is not None
+    assert (live.revision, archived.revision) == (1, 1)
+    assert "graph_snapshot" in [i.action_type for i in live.interactions]
+    assert json.loads(live.extra or "{}") == {"messages": {"0": {"id": "m-1"}}}
+    assert content_sha256(live) == content_sha256(archived)
+    manager.get_session("s", restore=True)
+    assert manager.peek_record("s").revision == 1  # type: ignore[union-attr]
+    manager.add_message("s", "user", "again")
+    assert manager.peek_record("s").revision == 2  # type: ignore[union-attr]
+    assert manager.peek_record("nobody") is None
 
 
 def test_listing_a_store_of_thousands_reads_no_events(manager: SessionManager) -> None:
