@@ -2,14 +2,17 @@
 
 import dataclasses
 import hashlib
+import json
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from archiver.errors import InputError, InvalidFeedbackError
 from archiver.events import (
+    FeedbackCounts,
     Interaction,
     Message,
     SessionRecord,
@@ -100,6 +103,30 @@ def test_json_refuses_what_it_cannot_hold(value):
 )  # fmt: skip
 def test_every_part_of_the_content_changes_its_digest(change):
     assert content_sha256(dataclasses.replace(RECORD, **change)) != content_sha256(RECORD)
+
+
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(TEXTS, min_size=8, max_size=8), st.integers(-(2**63), 2**63 - 1), st.booleans())
+def test_the_digest_is_over_the_documented_bytes(texts, us, tz_assumed):
+    one, two, three, four, five, six, seven, eight = texts
+    record = SessionRecord(
+        session_id=one or "", created_at_us=us, updated_at_us=None, user_id=two, language=three, tz_assumed=tz_assumed,
+        messages=(Message(four or "", five, us, six),) * 2, graph_state=seven, extra=eight,
+        interactions=(Interaction(us, four or "", five, six, seven, eight or ""),), reported=FeedbackCounts(1, 0, us),
+    )  # fmt: skip
+    document = [
+        one or "", us, None, two, three, tz_assumed, seven, "{}", eight, [1, 0, us],
+        [[four or "", five, us, six]] * 2, [[us, four or "", five, six, seven, eight or ""]],
+    ]  # fmt: skip
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    assert content_sha256(record) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_every_character_is_written_as_the_digest_has_always_had_it():
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+    assert to_json([every]) == canonical_json([every]).encode()
 
 
 def test_the_place_in_the_archive_is_not_content():
