@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from archiver.errors import CorruptDataError
@@ -16,6 +16,7 @@ GROUP_SESSIONS: Final = 128  # a segment's row group; not imported from there: t
 GROUP_BYTES: Final = 8 * 1024**2  # a quarter of a second at start-up, which no chat handler needs
 _SESSIONS = """
 SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, s.reported, c.revision, g.claimed_us,
+  c.last_seq, EXISTS (SELECT 1 FROM event e WHERE e.sid = c.sid AND e.client_id IS NOT NULL),
   CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END,
   CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END,
   CASE c.frozen WHEN 1 THEN c.language ELSE s.language END,
@@ -25,26 +26,27 @@ SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, 
 FROM claim c JOIN segment g ON g.segment = c.segment JOIN session s ON s.sid = c.sid
 WHERE c.segment = ? AND c.session_uid > ? ORDER BY c.session_uid LIMIT ?
 """
-_EVENTS = """
-SELECT e.sid, e.kind, e.created_us, e.tag, e.content, e.language, e.node_id, e.feedback, e.metadata, e.client_id
-FROM claim c JOIN event e ON e.sid = c.sid AND e.seq <= c.last_seq
-WHERE c.segment = ? AND c.session_uid > ? AND c.session_uid <= ? ORDER BY c.session_uid, e.seq
-"""
 _LIVE = """
 SELECT sid, session_uid, text_bytes, session_id, created_us, extra, reported, archived_revision + (on_loan = 0), 0,
+  next_seq - 1, EXISTS (SELECT 1 FROM event e WHERE e.sid = session.sid AND e.client_id IS NOT NULL),
   updated_us, user_id, language, tz_assumed, metadata, (SELECT state FROM graph_state WHERE sid = session.sid)
 FROM session WHERE session_id = ? AND state = 0
 """
-_EVENTS_OF = """
-SELECT sid, kind, created_us, tag, content, language, node_id, feedback, metadata, client_id
-FROM event WHERE sid = ? ORDER BY seq
+# The columns of Message and of Interaction: SQLite hands out the values as they are kept, and no Python runs per event.
+_MESSAGES = f"""
+SELECT tag, content, created_us, language FROM event WHERE sid = ? AND seq <= ? AND kind = {MESSAGE} ORDER BY seq
 """
+_INTERACTIONS = f"""
+SELECT created_us, tag, node_id, content, feedback, coalesce(nullif(metadata, ''), '{{}}')
+FROM event WHERE sid = ? AND seq <= ? AND kind <> {MESSAGE} ORDER BY seq
+"""
+_CLIENT_IDS = "SELECT kind, client_id FROM event WHERE sid = ? AND seq <= ? ORDER BY seq"
 
 
 def live_record(connection: sqlite3.Connection, session_id: str) -> SessionRecord | None:
     """A live session as the archive would keep it, with the revision it would get there."""
     row = connection.execute(_LIVE, (session_id,)).fetchone()
-    return None if row is None else _records([row], connection.execute(_EVENTS_OF, (row[0],)).fetchall())[0]
+    return None if row is None else _record(connection, row)
 
 
 def claimed_records(database: Transactions, segment: int) -> Iterator[list[SessionRecord]]:
@@ -59,10 +61,9 @@ def claimed_records(database: Transactions, segment: int) -> Iterator[list[Sessi
             if not found:
                 return
             sessions = _within_a_group(found)
-            last = sessions[-1][1]
-            events = connection.execute(_EVENTS, (segment, after, last)).fetchall()
-        yield _records(sessions, events)
-        after = last
+            records = [_record(connection, row) for row in sessions]
+        yield records
+        after = sessions[-1][1]
 
 
 def _within_a_group(sessions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -75,30 +76,10 @@ def _within_a_group(sessions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return sessions
 
 
-def _records(sessions: list[tuple[Any, ...]], events: list[tuple[Any, ...]]) -> list[SessionRecord]:
-    said: dict[int, list[Message]] = {row[0]: [] for row in sessions}
-    done: dict[int, list[Interaction]] = {row[0]: [] for row in sessions}
-    client_ids: dict[int, dict[str, dict[str, str]]] = {}
-    for sid, kind, created_us, tag, content, language, node_id, feedback, metadata, client_id in events:
-        if kind == MESSAGE:
-            group, index = "messages", len(said[sid])
-            said[sid].append(Message(tag, content, created_us, language))
-        else:
-            group, index = "interactions", len(done[sid])
-            done[sid].append(Interaction(created_us, tag, node_id, content, feedback, metadata or "{}"))
-        if client_id is not None:
-            client_ids.setdefault(sid, {}).setdefault(group, {})[str(index)] = client_id
-    return [_record(row, said[row[0]], done[row[0]], client_ids.get(row[0], {})) for row in sessions]
-
-
-def _record(
-    row: tuple[Any, ...],
-    messages: list[Message],
-    interactions: list[Interaction],
-    client_ids: dict[str, dict[str, str]],
-) -> SessionRecord:
-    (_, uid, _, session_id, created_us, extra, reported, revision, claimed_us, *frozen) = row
-    updated_us, user_id, language, tz_assumed, metadata, graph_state = frozen
+def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> SessionRecord:
+    sid, uid, _, session_id, created_us, extra, reported, revision, claimed_us, last_seq, has_client_ids = row[:11]
+    updated_us, user_id, language, tz_assumed, metadata, graph_state = row[11:]
+    upto = (sid, last_seq)
     record = SessionRecord(
         session_id=session_id,
         created_at_us=created_us,
@@ -106,11 +87,11 @@ def _record(
         user_id=user_id,
         language=language,
         tz_assumed=bool(tz_assumed),
-        messages=tuple(messages),
-        interactions=tuple(interactions),
+        messages=tuple(map(Message._make, connection.execute(_MESSAGES, upto))),
+        interactions=tuple(map(Interaction._make, connection.execute(_INTERACTIONS, upto))),
         graph_state=graph_state,
         metadata=metadata,
-        extra=_with_client_ids(extra, client_ids),
+        extra=_with_client_ids(extra, connection.execute(_CLIENT_IDS, upto)) if has_client_ids else extra,
         reported=FeedbackCounts(*json.loads(reported)) if reported else None,
         revision=revision,
         archived_at_us=claimed_us,
@@ -123,13 +104,15 @@ def _record(
     return record
 
 
-def _with_client_ids(extra: str | None, client_ids: dict[str, dict[str, str]]) -> str | None:
+def _with_client_ids(extra: str | None, events: Iterable[tuple[int, str | None]]) -> str | None:
     """The unknown fields, and the client ids of events where the format keeps them: beside those."""
-    if not client_ids:
-        return extra
     fields: dict[str, Any] = json.loads(extra) if extra else {}
-    for group, ids in client_ids.items():
-        known = fields.setdefault(group, {})
-        for index, client_id in ids.items():
-            known.setdefault(index, {}).setdefault("id", client_id)
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    counts = {"messages": 0, "interactions": 0}
+    found = False
+    for kind, client_id in events:
+        group = "messages" if kind == MESSAGE else "interactions"
+        if client_id is not None:
+            fields.setdefault(group, {}).setdefault(str(counts[group]), {}).setdefault("id", client_id)
+            found = True
+        counts[group] += 1
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) if found else extra
