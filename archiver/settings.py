@@ -107,7 +107,7 @@ class TableSettings(_Section):
     """The Parquet tables."""
 
     memory_limit: Bytes = Field(1024**3, ge=64 * 1024**2, description="memory of one run, all processes together")
-    retention_hours: float = Field(24, ge=0, description="how long superseded files stay for slow readers")
+    retention_hours: float = Field(24, ge=0, description="how long superseded files and older versions stay")
     max_segments_per_run: int = Field(1000, ge=1)
     redact: bool = Field(False, description="redact the tables too (exports always are)")
 

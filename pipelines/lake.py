@@ -186,7 +186,7 @@ def _vector(store: ObjectStore, version: int) -> dict[str, Any] | None:
             f"no lake version {version}",
             operation="open lake",
             key="sessions",
-            hint="sessionlake status names the latest",
+            hint="sessionlake status names the latest; maintain ends those older than tables.retention_hours",
         )
     for action in actions:
         info = action.get("commitInfo", {})

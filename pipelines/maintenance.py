@@ -6,7 +6,6 @@ run numbers and the times in our own plans, never by a file's modification time.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from archiver.errors import StoreBusyError
 from archiver.events import format_time
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
-from pipelines import datafiles, lake, runs
+from pipelines import datafiles, lake, retention, runs
 from pipelines.datafiles import ROW_GROUP_BYTES, StagedFile
 from pipelines.lake import DataFile, LakeVersion
 from pipelines.rewrites import Rewriter
@@ -32,20 +31,19 @@ from pipelines.schema import COMMIT_ORDER, TABLES
 TARGET_BYTES: Final = 64 * 1024**2
 """A file of at least this size is left alone; smaller ones are merged until one reaches it."""
 
-_RUN_IN_NAME = re.compile(r"/part-(\d{10})-[0-9a-f]+\.parquet$")
 _ROW_TABLES: Final = ("messages", "interactions", "nodes", "feedback")
-_HOUR_US: Final = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class MaintainReport:
-    """What an upkeep did: files merged away and made, superseded files and stale uploads removed."""
+    """What an upkeep did: files merged away and made; superseded files, stale uploads and log entries removed."""
 
     run: int
     files_merged: int
     files_made: int
     files_removed: int
     uploads_discarded: int
+    log_entries_removed: int
     lake_version: int
 
 
@@ -77,16 +75,23 @@ def maintain(store: ObjectStore, settings: Settings, *, now_us: int) -> Maintain
         raise _busy(plan, "was ended by another process")
     for table in COMMIT_ORDER:
         lake.checkpoint(store, table)
-    keep = _retained(store, plan, settings.tables.retention_hours, now_us)
-    removed, discarded = (0, 0) if keep is None else clean_up(store, keep)
+    oldest = retention.oldest_retained(store, plan, settings.tables.retention_hours, now_us)
+    removed, discarded, shortened = (0, 0, 0) if oldest is None else _clean_up(store, oldest)
     return MaintainReport(
         run=plan.run,
         files_merged=sum(len(t.files) for t, _ in staged),
         files_made=len(staged),
         files_removed=removed,
         uploads_discarded=discarded,
+        log_entries_removed=shortened,
         lake_version=lake.current(store).number,
     )
+
+
+def _clean_up(store: ObjectStore, oldest: LakeVersion) -> tuple[int, int, int]:
+    """Remove what neither ``oldest`` nor a later version needs: data files, uploads, log entries."""
+    removed = retention.remove_files(store, oldest.run, [oldest, lake.current(store)])
+    return removed, retention.discard_uploads(store, oldest.run), retention.shorten_logs(store, oldest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +157,8 @@ def erase(store: ObjectStore, settings: Settings, *, now_us: int) -> EraseReport
             raise _busy(plan, "was ended by another process")
         version = lake.current(store)
         report = EraseReport(plan.run, sum(map(len, gone.values())), {t: -n for t, n in changes.rows_added.items()}, 0)
-    removed, _ = clean_up(store, Retained(version.run, _files(store, version)))
-    return replace(report, files_removed=removed)
+    retention.discard_uploads(store, version.run)
+    return replace(report, files_removed=retention.remove_files(store, version.run, [version]))
 
 
 def _plan(store: ObjectStore, version: LakeVersion, kind: RunKind, now_us: int) -> RunPlan:
@@ -252,54 +257,3 @@ def _changes(staged: Iterable[tuple[MergeTask, StagedFile]]) -> Changes:
         known = tables.get(file.table, TableChange())
         tables[file.table] = TableChange((*known.add, file), (*known.remove, *task.files))
     return Changes(tables)
-
-
-@dataclass(frozen=True, slots=True)
-class Retained:
-    """What a clean-up spares: every file of a run after ``run``, and the ``keys``."""
-
-    run: int
-    keys: frozenset[str]
-
-
-def _retained(store: ObjectStore, plan: RunPlan, retention_hours: float, now_us: int) -> Retained | None:
-    """The last run known to have been committed ``retention_hours`` ago, and the files of that version and this one.
-
-    A run was committed before its successor was planned. None if no run is that old.
-    """
-    cutoff_us = now_us - int(retention_hours * _HOUR_US)
-    successor: RunPlan | None = plan
-    while successor is not None and successor.created_us > cutoff_us:
-        successor = runs.read_plan(store, successor.run - 1) if successor.run > 1 else None
-    if successor is None:
-        return None
-    then = lake.at_version(store, successor.base["sessions"])
-    return Retained(then.run, _files(store, then) | _files(store, lake.current(store)))
-
-
-def _files(store: ObjectStore, version: LakeVersion) -> frozenset[str]:
-    return frozenset(f.key for table in TABLES for f in lake.data_files(store, table, version.tables[table]))
-
-
-def clean_up(store: ObjectStore, retained: Retained) -> tuple[int, int]:
-    """Remove data files and stale uploads of finished runs that are not retained: (files, uploads).
-
-    A run up to ``retained.run`` is in every table, so nobody can commit a file that carries its number.
-    """
-    dead = [
-        info.key
-        for table in TABLES
-        for info in store.list(f"{lake.PREFIX}/{table}/data/")
-        if info.key not in retained.keys and _run_of(info.key) <= retained.run
-    ]
-    for key in dead:
-        store.delete_versions(key)
-    stale = [s for s in store.list_staged(f"{lake.PREFIX}/") if _run_of(s.key) <= retained.run]
-    for upload in stale:
-        store.discard(upload.key, upload.token)
-    return len(dead), len(stale)
-
-
-def _run_of(key: str) -> int:
-    match = _RUN_IN_NAME.search(key)
-    return int(match[1]) if match else 2**63

@@ -40,7 +40,7 @@ def tables(store: ObjectStore, *, refs: Iterable[SegmentRef] | None = None) -> d
         feedback = one.feedback.to_pylist()
         _check_feedback(record, feedback)
         rows["sessions"].append(_session(store, ref, record, one))
-        rows["messages"] += _messages(record)
+        rows["messages"] += messages(record)
         rows["interactions"] += _interactions(record)
         rows["nodes"] += [{**row, "dt": _date(record)} for row in one.nodes.to_pylist()]
         rows["feedback"] += [{**row, "dt": _date(record)} for row in feedback]
@@ -150,7 +150,7 @@ def _prefix(record: SessionRecord) -> str:
     return digest.hexdigest()
 
 
-def _messages(record: SessionRecord) -> list[Row]:
+def messages(record: SessionRecord) -> list[Row]:
     return [
         {
             **_keys(record),
