@@ -17,13 +17,14 @@ from typing import Final, Literal
 from archiver.errors import SessionLakeError, StorageError
 from archiver.hot import HotStore
 from archiver.hot.gate import refuse_network_filesystem
-from archiver.objects import ObjectStore, StoreFacts
+from archiver.objects import ObjectInfo, ObjectStore, StoreFacts
 from archiver.settings import Settings
 
 Level = Literal["ok", "warning", "failure"]
 VerifyBy = Literal["etag", "checksum", "read back"]
 
 WARN_SKEW_SECONDS: Final = 60
+_IN_STEP_SECONDS: Final = 2  # the storage tells its time in whole seconds
 FAIL_SKEW_SECONDS: Final = 14 * 60  # Amazon S3 refuses requests at 15 minutes
 _OLDEST: Final = {"boto3": (1, 40), "deltalake": (1, 6, 6), "duckdb": (1, 4), "pyarrow": (25,), "pydantic": (2, 10)}
 _OLDEST_SQLITE: Final = (3, 37)  # STRICT tables
@@ -45,8 +46,8 @@ class DoctorReport:
 
     Attributes:
         facts: What the store was seen to do; None where it could not be probed.
-        verify_by: How a pushed segment will be proven: by the ETag (an MD5 of the bytes), by the
-            checksum the server computed, or by reading it back once.
+        verify_by: How a pushed segment will be proven: by the checksum that the server compared with the
+            bytes, by the ETag where it is their MD5, or by reading it back once.
     """
 
     findings: tuple[Finding, ...]
@@ -70,7 +71,7 @@ def require_safe_store(store: ObjectStore) -> StoreFacts:
 
 def examine(settings: Settings, store: ObjectStore, hot: HotStore | None = None) -> DoctorReport:
     """Look at storage, clock, local disk and library versions. Never raises for what it finds."""
-    findings, verify_by = _permissions(store)
+    findings, info = _permissions(store)
     facts = None
     if all(finding.level == "ok" for finding in findings):
         findings.append(_attempt("clock", lambda: _clock(store)))
@@ -84,7 +85,15 @@ def examine(settings: Settings, store: ObjectStore, hot: HotStore | None = None)
     findings += _versions()
     if hot is not None:
         findings.append(_attempt("sqlite", lambda: _sqlite(hot)))
-    return DoctorReport(tuple(findings), facts, verify_by)
+    return DoctorReport(tuple(findings), facts, _verify_by(info, facts))
+
+
+def _verify_by(info: ObjectInfo | None, facts: StoreFacts | None) -> VerifyBy | None:
+    if info is None:
+        return None
+    if info.sha256 and facts is not None and facts.refuses_bad_checksum:
+        return "checksum"
+    return "etag" if info.md5 else "read back"
 
 
 def _random_key() -> str:
@@ -98,10 +107,10 @@ def _attempt(check: str, look: Callable[[], Finding]) -> Finding:
         return Finding(check, "failure", error.message, error.hint)
 
 
-def _permissions(store: ObjectStore) -> tuple[list[Finding], VerifyBy | None]:
+def _permissions(store: ObjectStore) -> tuple[list[Finding], ObjectInfo | None]:
     """One finding for each kind of request the program sends; stops at the first write that fails."""
     key, body = _random_key(), b"sessionlake doctor"
-    verify_by: VerifyBy | None = None
+    info: ObjectInfo | None = None
     findings = [_request("create", lambda: store.create(key, body))]
     if findings[0].level == "failure":
         return findings, None
@@ -111,13 +120,11 @@ def _permissions(store: ObjectStore) -> tuple[list[Finding], VerifyBy | None]:
         findings.append(_request("list", lambda: [info.key for info in store.list(key)] == [key]))
         findings.append(_request("stage", lambda: _staging(store, key + "-staged")))
         info = store.head(key)
-        if info is not None:
-            verify_by = "etag" if info.md5 else "checksum" if info.sha256 else "read back"
     except SessionLakeError as error:
         findings.append(Finding("storage: head", "failure", error.message, error.hint))
     finally:
         findings.append(_request("delete", lambda: store.delete_versions(key) >= 1))
-    return findings, verify_by
+    return findings, info
 
 
 def _request(name: str, works: Callable[[], object]) -> Finding:
@@ -167,6 +174,8 @@ def _promises(facts: StoreFacts) -> Iterator[Finding]:
 
 def _clock(store: ObjectStore) -> Finding:
     skew = store.clock_skew_seconds()
+    if abs(skew) < _IN_STEP_SECONDS:
+        return Finding("clock", "ok", "in step with the storage")
     detail = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the storage"
     if abs(skew) < WARN_SKEW_SECONDS:
         return Finding("clock", "ok", detail)
@@ -190,7 +199,7 @@ def _local(settings: Settings) -> Iterator[Finding]:
             "free space, or lower archive.min_free_bytes",
         )  # fmt: skip
     else:
-        yield Finding("disk space", "ok", f"{free // 2**20} MiB free")
+        yield Finding("disk space", "ok", f"{free / 2**30:,.1f} GiB free")
 
 
 def _file_system(settings: Settings) -> Finding:

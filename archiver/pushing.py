@@ -195,8 +195,9 @@ class Pusher:
         """Whether the store's own word proves the bytes, so that nothing need be read back."""
         if info.size_bytes != file.size_bytes:
             return False
-        checked = self._facts is not None and self._facts.refuses_bad_checksum
-        return info.md5 == file.md5 or (checked and info.sha256 == file.sha256)
+        if self._facts is not None and self._facts.refuses_bad_checksum and info.sha256 is not None:
+            return info.sha256 == file.sha256
+        return info.md5 is not None and info.md5 == file.md5()
 
     def _repair(self, segment: Segment, ref: SegmentRef, info: ObjectInfo, file: SpoolFile | None) -> Verdict:
         if file is None or "erased" in info.metadata:

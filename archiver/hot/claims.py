@@ -45,14 +45,20 @@ class Claims:
             return due.backlog(connection, limits, now_us=now_us)
 
     def claim(self, limits: ClaimLimits, *, now_us: int) -> Segment | None:
-        """A segment of due sessions, filled up to the limits; None if nothing is due.
+        """A segment of due sessions, filled up to the limits and durable; None if nothing is due.
 
         A segment that an earlier run left open comes first and takes nobody else in.
         """
         with self._db.reader() as connection:
             left_open = select(connection, "state = 'open' ORDER BY segment LIMIT 1")
-        if left_open:
-            return left_open[0]
+        number = left_open[0].segment if left_open else self._claimed(limits, now_us=now_us)
+        if number is None:
+            return None
+        self._db.flush()
+        return self.segment(number)
+
+    def _claimed(self, limits: ClaimLimits, *, now_us: int) -> int | None:
+        """The number of a new segment of due sessions; None if nothing is due."""
         evict = self.backlog(limits, now_us=now_us).evictable
         segment: int | None = None
         n_sessions = text_bytes = 0
@@ -64,13 +70,13 @@ class Claims:
             fitting = _within(batch, limits.segment_bytes - text_bytes, at_least=1 if segment is None else 0)
             if not fitting:
                 break
-            with self._db.transaction(durability="power") as connection:
+            with self._db.transaction(durability="process") as connection:
                 segment = claim_rows.claim_batch(connection, segment, fitting, now_us)
             n_sessions += len(fitting)
             text_bytes += sum(chosen.text_bytes for chosen in fitting)
             evict -= sum(chosen.reason == "evicted" for chosen in fitting)
             full = len(fitting) < len(batch)
-        return self.segment(segment) if segment is not None else None
+        return segment
 
     # ---------------------------------------------------------------- build and close
 
@@ -82,7 +88,7 @@ class Claims:
         """Keep what the build found out, for the archived index."""
         rows = iter(members)
         while part := list(islice(rows, NOTE_SESSIONS)):
-            with self._db.transaction() as connection:
+            with self._db.transaction(durability="process") as connection:
                 connection.executemany(
                     "UPDATE claim SET content_sha256 = ?, row_group = ?, n_messages = ?, n_interactions = ?"
                     " WHERE segment = ? AND session_uid = ?",
@@ -237,7 +243,8 @@ class Claims:
             sids = [row[0] for row in connection.execute(query, (segment.segment,))]
         deleted = kept = 0
         for start in range(0, len(sids), claim_rows.RELEASE_SESSIONS):
-            with self._db.transaction() as connection:
+            # A release that power loss undoes is repeated: what it deleted is proven to be in the archive.
+            with self._db.transaction(durability="process") as connection:
                 part = claim_rows.release_batch(
                     connection, segment.segment, sids[start : start + claim_rows.RELEASE_SESSIONS]
                 )

@@ -1,4 +1,4 @@
-"""What the parts of the hot store need of it: short transactions."""
+"""What the parts of the hot store need of it: short transactions, and a way to make many durable at once."""
 
 from __future__ import annotations
 
@@ -18,4 +18,8 @@ class Transactions(Protocol):
 
     def reader(self) -> AbstractContextManager[sqlite3.Connection]:
         """A short read transaction."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything committed so far survives power loss."""
         ...

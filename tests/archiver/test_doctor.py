@@ -33,13 +33,13 @@ def test_a_good_store_has_no_failures_and_keeps_nothing(any_store: ObjectStore, 
 
 
 @pytest.mark.s3
-def test_a_real_server_refuses_wrong_checksums_and_proves_by_etag(
+def test_a_real_server_refuses_wrong_checksums_and_proves_by_checksum(
     seaweed_store: ObjectStore, settings: Settings
 ) -> None:
     report = doctor.examine(settings, seaweed_store)
     assert report.facts is not None
     assert report.facts.refuses_bad_checksum
-    assert report.verify_by == "etag"
+    assert report.verify_by == "checksum"
 
 
 def test_a_server_that_ignores_conditions_is_refused(moto_s3: S3Server, settings: Settings) -> None:
