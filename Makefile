@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-trainers check bench docs howto lock clean
+.PHONY: help demo test test-all test-trainers check bench docs record lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,7 +20,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@touch $@
 
 demo: $(VENV)/.run  ## sessions, feedback, archive, tables and a training set, in one directory
-	$(BIN)/sessionlake demo
+	@$(BIN)/sessionlake demo
 
 test: $(VENV)/.dev  ## the quick suite
 	$(BIN)/python -m pytest -n auto -m "not slow"
@@ -45,8 +45,8 @@ docs: $(VENV)/.dev  ## rewrite the generated pages, build the site into build/si
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
 
-howto: $(VENV)/.dev  ## record the how-to pages again
-	$(BIN)/python tests/support/walkthrough.py docs/howto/*.md
+record:  ## record the pages again, each in a fresh clone and an empty environment, and how long it takes
+	$(PYTHON) tests/support/clean_machine.py README.md docs/index.md docs/howto/*.md
 
 lock:  ## rewrite the hash-pinned locks from pyproject.toml (needs uv)
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml -

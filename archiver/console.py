@@ -13,11 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from archiver.errors import SessionLakeError
+
+_FOLD_CHARS = 40
+"""A column narrower than its values is still read with ease from this width on."""
 
 
 class Console:
@@ -53,6 +65,15 @@ class Console:
             table.add_row(*(Text(_plain(value)) for value in row))  # Text: nothing in it is markup
         self._out.print(table)
 
+    def rows(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table, or where a terminal is too narrow for it, each row as a table of its own: column and value."""
+        if sys.stdout.isatty() and _least_width(columns, rows) > self._out.width:
+            for number, row in enumerate(rows, start=1):
+                self.table((f"row {number}", ""), list(zip(columns, row, strict=True)))
+                self.line()
+        else:
+            self.table(columns, rows)
+
     def result(self, value: Any) -> None:
         """The command's result as one JSON object; nothing without ``--json``."""
         if self.as_json:
@@ -77,11 +98,25 @@ class Console:
             yield lambda _done, _total=None: None
             return
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total=None: bar.update(task, completed=done, total=total)
+
+
+class _Rate(ProgressColumn):
+    """How many a second, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of the last moments."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+    widest = [max(len(name), *(len(_plain(row[i])) for row in rows), 0) for i, name in enumerate(columns)]
+    return sum(min(width, _FOLD_CHARS) + 2 for width in widest)
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -166,6 +168,19 @@ def shown_url(url: str) -> str:
         return url
     path = Path(url.removeprefix("file://"))
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def own_name() -> str:
+    """How to call this program again from here: by its name, or by its path where the shell would not find the name."""
+    script = Path(sys.argv[0]).absolute()
+    if script.name != "sessionlake" or shutil.which("sessionlake"):
+        return "sessionlake"
+    return shown_url(f"file://{script}")
+
+
+def shown_time(iso: str | None) -> str | None:
+    """An aware ISO time for people: to the second, in UTC."""
+    return None if iso is None else f"{iso[:10]} {iso[11:19]} UTC"
 
 
 def plural(count: int, noun: str) -> str:

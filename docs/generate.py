@@ -1,14 +1,10 @@
-"""Writes what the code already knows: docs/TABLES.md, docs/CLI.md and the demo's output in README.md.
+"""Writes what the code already knows: docs/TABLES.md and docs/CLI.md.
 
 ``make docs`` runs it; a test compares its result with what stands in the tree.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,27 +105,6 @@ def _help(parameter: Any) -> str:
     return text.replace("|", "\\|")
 
 
-def readme(text: str, demo_output: str) -> str:
-    """README.md with the demo's output between its markers."""
-    before, _, rest = text.partition("<!-- demo -->\n")
-    _, _, after = rest.partition("<!-- /demo -->")
-    return f"{before}<!-- demo -->\n```text\n{demo_output.strip()}\n```\n<!-- /demo -->{after}"
-
-
-def demo_output(directory: Path) -> str:
-    """What ``sessionlake demo`` prints in ``directory``, as a terminal of 80 columns shows it."""
-    command = [sys.executable, "-m", "pipelines", "demo"]
-    environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise RuntimeError(f"the demo ended with {done.returncode}: {done.stdout}{done.stderr}")
-    lines = done.stdout.splitlines()
-    return "\n".join(line.rstrip() for line in lines)
-
-
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as directory:
-        README = HERE.parent / "README.md"
-        README.write_text(readme(README.read_text(), demo_output(Path(directory))))
     (HERE / "TABLES.md").write_text(tables_page())
     (HERE / "CLI.md").write_text(cli_page())

@@ -13,7 +13,7 @@ from archiver import service
 from archiver.console import Console
 from archiver.errors import StorageError
 from archiver.objects import ObjectStore, open_store
-from archiver.program import human_bytes, per_second, shown_url
+from archiver.program import human_bytes, own_name, per_second, plural, shown_url
 from archiver.sessions import SessionManager
 from archiver.settings import Settings
 from pipelines import compaction, demo, exports, query
@@ -70,7 +70,7 @@ def _sweep(console: Console, settings: Settings, store: ObjectStore, clock: Call
     if report.failures:
         raise StorageError(report.failures[0].message, operation="demo", key=store.url)
     console.line(
-        f"2. Archive   {report.sessions_released:,} expired sessions in {report.segments} segment "
+        f"2. Archive   {report.sessions_released:,} expired sessions in {plural(report.segments, 'segment')} "
         f"({human_bytes(report.bytes)}), verified, then deleted from the live store"
     )
     return report
@@ -100,9 +100,9 @@ def _show_pair(console: Console, store: ObjectStore, exported: exports.ExportRep
 
 
 def _show_next(console: Console, settings: Settings, export_url: str) -> None:
-    storage = settings.storage.url
+    storage, command = settings.storage.url, own_name()
     console.line()
     console.line(f"The training set is in {shown_url(export_url)}. Try next:")
-    console.line(f'  sessionlake query "from feedback_summary limit 5" --storage {storage}')
-    console.line(f"  sessionlake export stepwise --storage {storage}")
-    console.line(f"  sessionlake sessions show demo-00007 --hot {settings.hot.path} --storage {storage}")
+    console.line(f'  {command} query "from feedback_summary limit 5" --storage {storage}')
+    console.line(f"  {command} export stepwise --storage {storage}")
+    console.line(f"  {command} sessions show demo-00007 --hot {settings.hot.path} --storage {storage}")

@@ -28,8 +28,9 @@ def doctor_(
         if new_archiver:
             program.console.line(f"archives from now on as {service.new_archiver(opened, store, now_us=now_us())}")
         report = doctor.examine(settings, store, opened)
-    rows = [(f.level, f.check, f.detail, f.remedy or None) for f in report.findings]
-    program.console.table(("is", "what", "found", "do"), rows)
+    columns = 4 if any(f.remedy for f in report.findings) else 3
+    rows = [(f.level, f.check, f.detail, f.remedy or None)[:columns] for f in report.findings]
+    program.console.table(("is", "what", "found", "do")[:columns], rows)
     program.console.line(
         f"segments will be proven by {report.verify_by}"
         if report.verify_by

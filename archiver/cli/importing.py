@@ -61,10 +61,11 @@ def _show_import(program: Program, report: importer.ImportReport, reject_file: P
     console = program.console
     rate = per_second(report.records, seconds)
     console.line(f"{plural(report.records, 'record')} read in {seconds:.1f} s ({rate:,} a second)")
-    console.line(
-        f"{report.imported:,} new, {report.revised:,} later revisions, {report.made_live:,} live, "
-        f"{report.identical:,} known already, {report.older:,} older than known, {len(report.rejects):,} rejected"
-    )
+    outcomes = {
+        "new": report.imported, "later revisions": report.revised, "live": report.made_live,
+        "known already": report.identical, "older than known": report.older, "rejected": len(report.rejects),
+    }  # fmt: skip
+    console.line(", ".join(f"{count:,} {name}" for name, count in outcomes.items() if count))
     if report.rejects:
         console.table(("rejected by rule", "records"), list(report.by_rule.items()))
         console.line(f"each with its reason: {reject_file}")

@@ -8,7 +8,8 @@ import typer
 
 from archiver.console import Console
 from archiver.errors import UnknownSessionError
-from archiver.program import HotOption, StorageOption, program_of
+from archiver.events import SessionRecord
+from archiver.program import HotOption, StorageOption, program_of, shown_time
 from archiver.sessions import Session, SessionManager
 from archiver.settings import Settings
 
@@ -24,7 +25,7 @@ def sessions_list(
     program, settings = program_of(context, hot, storage)
     with SessionManager.from_settings(settings) as manager:
         found = manager.list_sessions(limit, user_id=user)
-    rows = [(s["id"], s["title"], s["timestamp"], s["language"]) for s in found]
+    rows = [(s["id"], s["title"], shown_time(s["timestamp"]), s["language"]) for s in found]
     if rows:
         program.console.table(("session", "title", "last activity", "language"), rows)
     else:
@@ -37,19 +38,36 @@ def find_session(settings: Settings, session_id: str) -> Session:
     with SessionManager.from_settings(settings) as manager:
         session = manager.peek(session_id)
     if session is None:
-        raise UnknownSessionError("no such session, live or archived", operation="show", key=session_id)
+        raise _unknown(session_id)
     return session
+
+
+def find_record(settings: Settings, session_id: str) -> SessionRecord:
+    """The same with all that the archive keeps: revision, client ids, earlier states of the graph."""
+    with SessionManager.from_settings(settings) as manager:
+        record = manager.peek_record(session_id)
+    if record is None:
+        raise _unknown(session_id)
+    return record
+
+
+def _unknown(session_id: str) -> UnknownSessionError:
+    return UnknownSessionError(
+        "no such session, live or archived", operation="show", key=session_id,
+        hint="sessionlake sessions list names live ones; another --hot or --storage may hold it",
+    )  # fmt: skip
 
 
 def print_session(console: Console, session: Session) -> None:
     """Print its conversation, then what was done to its graph."""
     console.line(session.get_title(80), style="bold")
-    console.line(f"{session.session_id}  created {session.created_at}  updated {session.updated_at}")
+    created, updated = shown_time(session.created_at), shown_time(session.updated_at)
+    console.line(f"{session.session_id}, created {created}, updated {updated}")
     for message in session.chat_history:
         console.line()
         console.line(f"{message.role}:", style="bold")
         console.line(message.content or "")
-    rows = [(i.timestamp, i.action_type, i.node_id, i.feedback, i.content) for i in session.interactions]
+    rows = [(shown_time(i.timestamp), i.action_type, i.node_id, i.feedback, i.content) for i in session.interactions]
     if rows:
         console.line()
         console.table(("when", "action", "node", "verdict", "text"), rows)

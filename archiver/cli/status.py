@@ -9,7 +9,7 @@ from archiver import service
 from archiver.events import format_time
 from archiver.hot import HotStore
 from archiver.objects import open_store
-from archiver.program import Program, human_bytes, now_us
+from archiver.program import Program, human_bytes, now_us, shown_time
 from archiver.settings import Settings
 
 
@@ -27,7 +27,7 @@ def print_status(program: Program, settings: Settings) -> dict[str, Any]:
         ("archived revisions", progress.archived_revisions),
         ("segments waiting", len(report.waiting)),
         ("spool", human_bytes(report.spool_bytes)),
-        ("last sweep that ended well", progress.last_ok_us and format_time(progress.last_ok_us)),
+        ("last sweep that ended well", progress.last_ok_us and shown_time(format_time(progress.last_ok_us))),
         ("last error", progress.last_error),
         ("this archiver", progress.archiver_id),
         ("archivers of this archive", report.storage_error or len(report.archivers or ())),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archiver import service
+from archiver.errors import InputError
 from archiver.hot import HotStore
 from archiver.objects import open_store
 from archiver.program import (
@@ -33,12 +34,17 @@ def sweep(
     metrics_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="with --watch: Prometheus text file")
     ] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="with --watch: Prometheus port on 127.0.0.1")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="with --watch: Prometheus port on 127.0.0.1")
+    ] = None,
     hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Move expired sessions to the archive: claim, seal, push, verify, release."""
     program, settings = program_of(context, hot, storage)
+    outlets = service.Outlets(health=health, textfile=metrics_file, port=metrics_port)
+    if outlets != service.Outlets() and not watch:
+        raise InputError("a single sweep has no health file and no metrics", operation="sweep", hint="add --watch")
     with HotStore.from_settings(settings.hot) as opened:
         store = open_store(settings.storage)
         if quarantine is not None:
@@ -48,7 +54,6 @@ def sweep(
             opened.claims.unquarantine(unquarantine)
             program.console.line(f"swept again from now on: {unquarantine}")
         if watch:
-            outlets = service.Outlets(health=health, textfile=metrics_file, port=metrics_port)
             with service.until_signalled() as stop:
                 watched = service.watch(opened, store, settings, now_us=now_us, stop=stop, outlets=outlets)
             program.console.result(watched)
@@ -70,7 +75,8 @@ def _show_sweep(program: Program, report: service.SweepReport) -> None:
     for failure in report.failures:
         console.problem(f"error: {failure.message}")
     if report.voided:
-        console.problem(f"{report.voided} segments could not be built and were passed; sessionlake status names them")
+        voided = plural(report.voided, "void segment")
+        console.problem(f"{voided} passed over, could not be built: see sessionlake status")
     console.result({**asdict(report), "ok": report.ok})
 
 

@@ -45,4 +45,5 @@ def _released_here(settings: Settings) -> dict[str, int]:
     if not (settings.hot.path / "hot.db").is_file():
         return {}
     with HotStore.from_settings(settings.hot) as opened:
-        return {opened.claims.archiver_id: opened.claims.last_released()}
+        last = opened.claims.last_released()
+        return {opened.claims.archiver_id: last} if last else {}

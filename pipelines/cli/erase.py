@@ -29,7 +29,8 @@ def erase_(
         plan = erasure.plan_erasure(opened, store, user_id=user, session_id=session, now_us=now_us())
         if dry_run:
             _show_erasure(program, "would go", plan.live_sessions, plan.segments, {}, ())
-            program.console.line("and every row in the tables and every export that comes from these sessions")
+            if plan.live_sessions or plan.segments:
+                program.console.line("and every row in the tables and every export that comes from these sessions")
             program.console.result({**asdict(plan), "dry_run": True})
             return
         receipt = erasure.erase(

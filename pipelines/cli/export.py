@@ -56,6 +56,10 @@ def _day_us(day: datetime | None) -> int | None:
     return None if day is None else us_from_datetime(day.replace(tzinfo=UTC))
 
 
+def _resting(rows: int) -> str:
+    return "1 row rests" if rows == 1 else f"{rows:,} rows rest"
+
+
 def _show_export(program: Program, report: exports.ExportReport) -> None:
     console = program.console
     splits = ", ".join(f"{n:,} {split}" for split, n in report.rows.items())
@@ -65,8 +69,11 @@ def _show_export(program: Program, report: exports.ExportReport) -> None:
         console.line(shown_url(report.url))
     else:
         console.line(f"{report.set_name}: no rows, nothing written")
-    console.line(f"{plural(report.rows_on_default_consent, 'row')} rest on exports.consent_default")
+    if report.rows_on_default_consent:
+        console.line(f"{_resting(report.rows_on_default_consent)} on exports.consent_default")
     reasons = {**report.rejected, **report.filtered, **report.dropped}
+    if not (report.n_rows or reasons):
+        console.line("the tables hold no sessions: sessionlake compact brings them in from the archive")
     if reasons:
         console.table(("no row because of", "count"), sorted(reasons.items(), key=lambda r: -r[1]))
     console.result({**asdict(report), "rows": report.n_rows, "rows_by_split": report.rows})

@@ -49,7 +49,7 @@ def _print_rows(program: Program, rows: pa.Table, output: str, limit: int) -> No
         Console(as_json=True).result({"columns": rows.column_names, "rows": rows.to_pylist()})
     else:
         shown = rows.slice(0, limit).to_pylist()
-        console.table(rows.column_names, [tuple(row.values()) for row in shown])
+        console.rows(rows.column_names, [tuple(row.values()) for row in shown])
         if rows.num_rows > limit:
             console.line(f"… {rows.num_rows - limit:,} rows more; --limit, --format csv or --out FILE show them")
 

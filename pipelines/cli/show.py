@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from archiver.cli.sessions import find_session, print_session
-from archiver.legacy import parse_record
+from archiver.cli.sessions import find_record, find_session, print_session
 from archiver.program import HotOption, StorageOption, program_of
 from pipelines.report.session_page import session_page
 
@@ -22,10 +21,9 @@ def sessions_show(
 ) -> None:
     """Show one session, live or archived: its conversation and what was done to its graph."""
     program, settings = program_of(context, hot, storage)
-    session = find_session(settings, session_id)
     if html is None:
-        print_session(program.console, session)
+        print_session(program.console, find_session(settings, session_id))
     else:
-        html.write_bytes(session_page(parse_record(session.to_dict())))
+        html.write_bytes(session_page(find_record(settings, session_id)))
         program.console.line(f"{html}: open it in a browser, it needs no network")
         program.console.result({"file": html})

@@ -17,5 +17,8 @@ def status(context: typer.Context, hot: HotOption = None, storage: StorageOption
     tables = lake.statistics(store) if lake.exists(store) else []
     program.console.line()
     rows = [(t.table, t.version, t.rows, t.files, human_bytes(t.size_bytes)) for t in tables]
-    program.console.table(("table", "version", "rows", "files", "size"), rows)
+    if rows:
+        program.console.table(("table", "version", "rows", "files", "size"), rows)
+    else:
+        program.console.line("no tables yet: sessionlake compact makes them from the archive")
     program.console.result({**values, "tables": tables})

@@ -114,7 +114,8 @@ def _graph(result: Replay, anchors: Anchors) -> Element:
     states, graph = result.last.states, result.last.graph
     notes = list(graph.notes)
     if len(result.epochs) > 1:
-        notes.append(f"The application replaced the graph {len(result.epochs) - 1} times; the last one is drawn.")
+        times = "once" if len(result.epochs) == 2 else f"{len(result.epochs) - 1} times"
+        notes.append(f"The application replaced the graph {times}; the last one is drawn.")
     if len(states) > MAX_DRAWN:
         notes.append(f"The drawing shows the {MAX_DRAWN} of {len(states)} nodes that are nearest to a root.")
     notes += [f"Act on {foreign_id!r} was left out: {reason}." for reason, foreign_id in result.rejects]

@@ -1,9 +1,11 @@
-"""Plays a how-to page in an empty directory: its commands, its programs, and what they print.
+"""Plays a page of the documents in an empty directory: its commands, its programs, and what they print.
 
-A page is Markdown. ``console`` blocks hold commands after ``$`` and their output; a ``python`` or
-``json`` block with ``title="NAME"`` is that file; one without is a program whose output is the
-``text`` block after it. ``python tests/support/walkthrough.py PAGE...`` plays pages and writes
-the real output into them; a test plays them again and compares.
+A page is Markdown. ``console`` blocks hold commands after ``$`` and their output; ``sh`` blocks hold
+commands that install something or need what they installed, and run where a page may install
+(:mod:`clean_machine`); a ``python`` or ``json`` block with ``title="NAME"`` is that file; one without
+is a program. The output of a program or an ``sh`` block is the ``text`` block after it. A test plays
+the pages and compares. ``python tests/support/walkthrough.py PAGE...`` plays pages with what is
+installed here and writes the real output into them.
 """
 
 from __future__ import annotations
@@ -17,13 +19,12 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$', re.M | re.S)
-_LONGEST_SECONDS = 240
 _PORTS = re.compile(r"\b(?:8000|8333)\b")
 
 
@@ -65,17 +66,17 @@ def _complete(command: str) -> bool:
 
 
 _MASKS = (
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+00:00|\+00|Z)?", "TIME"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+00:00|\+00|Z| UTC)?", "TIME"),
     (r"\d{4}-\d\d-\d\d|\d{8}T\d{6}Z", "DATE"),
     (r"\b\d\d:\d\d:\d\d\b", "CLOCK"),
     (r"\b[0-9a-f]{32}\b", "DIGEST"),
     (r"\bv\d{6}-[0-9a-f]+\b", "VERSION"),
     (r"[\w-]{22,}(?=\"|\b)", "ID"),
-    (r"[\d,.]+ (s|ms|minutes|B|KiB|MiB)\b", r"N \1"),
+    (r"[\d,.]+ (s|ms|minutes|B|KiB|MiB|GiB)\b", r"N \1"),
+    (r"\.venv/bin/sessionlake\b", "sessionlake"),
     (r"[\d,.]+ (appends )?a second", "N a second"),
     (r"\b\d+\.\d+\.\d+\b", "RELEASE"),
     (r"[─━-]{3,}", "-"),
-    (r"s (ahead of|behind) the storage", "s from the storage"),
     (r"[ \t]+", " "),
 )
 
@@ -87,16 +88,33 @@ def masked(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Where a page is played.
+
+    Attributes:
+        installs: Its ``sh`` blocks are run too.
+        preamble: What the shell runs before the page's first command.
+        longest_seconds: A page that takes longer is stopped.
+    """
+
+    environment: Mapping[str, str]
+    python: str
+    installs: bool = False
+    preamble: str = "true"
+    longest_seconds: float = 240
+
+
 class Shell:
     """One bash in one directory, for all commands of a page."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, machine: Machine) -> None:
         self._end = f"end-of-{uuid.uuid4().hex}"
         self._bash = subprocess.Popen(
-            ["bash"], cwd=directory, env=dict(environment), text=True, bufsize=1,
+            ["bash"], cwd=directory, env=dict(machine.environment), text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        self._deadline = threading.Timer(_LONGEST_SECONDS, os.killpg, (self._bash.pid, 9))
+        self._deadline = threading.Timer(machine.longest_seconds, os.killpg, (self._bash.pid, 9))
         self._deadline.start()
 
     def run(self, command: str) -> tuple[str, int]:
@@ -119,22 +137,33 @@ class Shell:
         self._bash.communicate()
 
 
+def this_machine(directory: Path) -> Machine:
+    """The tests' own interpreter and source tree; ``make demo`` is the demo without the installation."""
+    clone = directory / "sessionlake"
+    if not clone.exists():
+        clone.symlink_to(ROOT)
+    return Machine(
+        _environment(directory), sys.executable,
+        preamble="""
+            sessionlake() { PYTHONPATH="$WITHOUT_PANDAS:$PYTHONPATH" python -m pipelines "$@"; }
+            make() { test "$*" = demo && sessionlake demo; }
+        """,
+    )  # fmt: skip
+
+
 class Walkthrough:
     """One page, played in one directory."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, machine: Machine | None = None) -> None:
         self._directory = directory
-        self._environment = _environment(directory) | dict(environment or {})
+        self._machine = machine or this_machine(directory)
         self._ports: dict[str, str] = {}
         self._printed: str | None = None
-        clone = directory / "sessionlake"
-        if not clone.exists():
-            clone.symlink_to(ROOT)
 
     def play(self, page: str) -> Iterator[tuple[Block, str]]:
         """Every block with the body that it should have after this run."""
-        shell = Shell(self._directory, self._environment)
-        shell.run('sessionlake() { PYTHONPATH="$WITHOUT_PANDAS:$PYTHONPATH" python -m pipelines "$@"; }')
+        shell = Shell(self._directory, self._machine)
+        shell.run(self._machine.preamble)
         try:
             for block in blocks(page):
                 yield block, self._play_block(shell, block)
@@ -151,22 +180,24 @@ class Walkthrough:
             return printed
         elif block.language == "console":
             return self._console(shell, commands(block.body))
+        elif block.language == "sh" and self._machine.installs:
+            self._printed = self._console(shell, block.body.splitlines(), prompt=None)
         return block.body
 
     def _program(self, body: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-"], input=body, cwd=self._directory, env=self._environment,
+            [self._machine.python, "-"], input=body, cwd=self._directory, env=self._machine.environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return self._as_shown(done.stdout)
 
-    def _console(self, shell: Shell, wanted: list[str]) -> str:
+    def _console(self, shell: Shell, wanted: list[str], prompt: str | None = "$ ") -> str:
         shown = ""
         for i, command in enumerate(wanted):
             output, code = shell.run(self._with_free_ports(command))
             assert code == 0 or wanted[i + 1 : i + 2] == ["echo $?"], f"{command}\nexit code {code}\n{output}"
-            shown += f"$ {command}\n{self._as_shown(output)}"
+            shown += self._as_shown(output) if prompt is None else f"{prompt}{command}\n{self._as_shown(output)}"
         return shown
 
     def _as_shown(self, output: str) -> str:
@@ -215,13 +246,18 @@ def _environment(directory: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+def with_bodies(page: str, played: Iterable[tuple[Block, str]]) -> str:
+    """The page with what its blocks should hold."""
+    for block, body in reversed(list(played)):
+        page = page[: block.start] + body + page[block.end :]
+    return page
+
+
 def record(path: Path) -> None:
     """Play a page and write what it printed into it, unless it was edited meanwhile."""
-    before = page = path.read_text()
+    before = path.read_text()
     with tempfile.TemporaryDirectory() as directory:
-        played = list(Walkthrough(Path(directory)).play(page))
-    for block, body in reversed(played):
-        page = page[: block.start] + body + page[block.end :]
+        page = with_bodies(before, Walkthrough(Path(directory)).play(before))
     assert path.read_text() == before, f"{path} was edited meanwhile"
     path.write_text(page)
 
