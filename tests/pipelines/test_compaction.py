@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,67 +81,6 @@ def test_a_higher_revision_adds_only_its_tail(directory_store: DirectoryStore) -
     assert report.rows_added["messages"] == 10
     assert report.rows_added["sessions"] == 0
     assert set(message_files) <= set(lake.data_files(directory_store, "messages", None))
-    assert_exact(directory_store)
-
-
-def test_revisions_that_arrive_before_the_original(directory_store: DirectoryStore) -> None:
-    first = [session(n) for n in range(20)]
-    put(directory_store, 1, [continued(r) for r in first])
-    compact(directory_store)
-    put(directory_store, 2, first)
-    report = compact(directory_store)
-    assert report.sessions_skipped == 20
-    assert_exact(directory_store)
-
-
-def test_a_segment_delivered_twice(directory_store: DirectoryStore) -> None:
-    records = [session(n) for n in range(20)]
-    put(directory_store, 1, records)
-    put(directory_store, 2, records)
-    compact(directory_store)
-    put(directory_store, 3, records)
-    report = compact(directory_store)
-    assert (report.sessions_skipped, report.incomplete) == (20, False)
-    assert_exact(directory_store)
-
-
-def test_one_import_under_two_archivers(directory_store: DirectoryStore) -> None:
-    records = [session(n) for n in range(20)]
-    put(directory_store, 1, records)
-    put(directory_store, 1, records, OTHER_ARCHIVER)
-    assert compact(directory_store).rows_added["sessions"] == 20
-    assert_exact(directory_store)
-
-
-def test_an_archiver_that_lags(directory_store: DirectoryStore) -> None:
-    put(directory_store, 1, [session(n) for n in range(20)])
-    put(directory_store, 2, [session(n) for n in range(20, 40)])
-    compact(directory_store)
-    put(directory_store, 1, [session(n) for n in range(40, 60)], OTHER_ARCHIVER)
-    assert compact(directory_store).rows_added["sessions"] == 20
-    assert lake.current(directory_store).watermarks == {ARCHIVER: 2, OTHER_ARCHIVER: 1}
-    assert_exact(directory_store)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_any_order_of_revisions_over_any_number_of_runs(directory_store: DirectoryStore, seed: int) -> None:
-    rng = random.Random(seed)
-    deliveries = []
-    for n in range(25):
-        record = session(n, seed=seed)
-        for _ in range(rng.randrange(1, 4)):
-            deliveries.append(record)
-            record = continued(record, messages=rng.randrange(3), interactions=rng.randrange(2))
-    rng.shuffle(deliveries)
-    cuts = sorted(rng.sample(range(1, len(deliveries)), 4))
-    sequences = {ARCHIVER: 0, OTHER_ARCHIVER: 0}
-    for start, stop in zip([0, *cuts], [*cuts, len(deliveries)], strict=True):
-        archiver = rng.choice((ARCHIVER, OTHER_ARCHIVER))
-        sequences[archiver] += 1
-        put(directory_store, sequences[archiver], deliveries[start:stop], archiver)
-        if rng.random() < 0.7:
-            compact(directory_store)
-    compact(directory_store)
     assert_exact(directory_store)
 
 
