@@ -60,12 +60,24 @@ def claim_limits(settings: Settings) -> ClaimLimits:
 def seal(hot: HotStore, settings: Settings, *, now_us: int) -> Segment | None:
     """Claim due sessions, build their segment and close it; None if nothing is due.
 
-    CorruptDataError names a session that cannot be read; StorageError means the disk: in both cases
-    the sessions stay claimed and the next call tries again. Call it under the spool's lock.
+    Call it under the spool's lock; see :func:`close`.
     """
+    segment = claim(hot, settings, now_us=now_us)
+    return None if segment is None else close(hot, segment)
+
+
+def claim(hot: HotStore, settings: Settings, *, now_us: int) -> Segment | None:
+    """Claim due sessions for a segment, or go on with one that was left open; None if nothing is due."""
     segment = hot.claims.claim(claim_limits(settings), now_us=now_us)
-    if segment is None or hot.claims.abandon_empty(segment):
-        return None
+    return None if segment is None or hot.claims.abandon_empty(segment) else segment
+
+
+def close(hot: HotStore, segment: Segment) -> Segment:
+    """Build a claimed segment and close it.
+
+    CorruptDataError names a session that cannot be read; StorageError means the disk: in both cases
+    the sessions stay claimed and the next sweep tries again.
+    """
     built = build(hot, segment)
     hot.claims.note_members(segment, built.members)
     return hot.claims.close_segment(segment, built.sealed)

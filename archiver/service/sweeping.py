@@ -136,25 +136,33 @@ class _Sweep:
         self._clean_spool()
         obeyed = self._obey_tombstones()
         self._push()
-        with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
-            pushing: Future[None] | None = None
-            while (segment := self._sealed(only_when_worthwhile)) is not None:
-                self.report.sessions_claimed += segment.n_sessions
-                self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
-                # The next segment is built while this one is pushed, but never more than one ahead of the proof.
-                if pushing is not None:
-                    pushing.result()
-                if self._stop():
-                    break
-                pushing = pool.submit(self._push)
-            if pushing is not None:
-                pushing.result()
+        self._seal_and_push(only_when_worthwhile)
         if self._hot.claims.unreleased():
             return  # what a tombstone covers may still be on its way; the next sweep acknowledges
         if obeyed:
             self._hot.checkpoint()  # else deleted texts stay readable in the WAL
         for tombstone in obeyed:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
+
+    def _seal_and_push(self, only_when_worthwhile: bool) -> None:
+        """Segment after segment: the next is built while one is pushed, never more than one ahead of the proof."""
+        with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
+            pushing: Future[None] | None = None
+            claimed = self._claimed(only_when_worthwhile)
+            while claimed is not None:
+                segment = sealing.close(self._hot, claimed)
+                self.report.sessions_claimed += segment.n_sessions
+                self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
+                if pushing is not None:
+                    pushing.result()
+                if self._stop():
+                    break
+                try:  # between two releases: claims and a release would take turns at the one write lock
+                    claimed = self._claimed(only_when_worthwhile)
+                finally:
+                    pushing = pool.submit(self._push)
+            if pushing is not None:
+                pushing.result()
 
     def _nothing_to_do(self) -> bool:
         """Whether even the storage need not be asked: nothing due, nothing waiting, the ledger read lately."""
@@ -163,13 +171,13 @@ class _Sweep:
         last_us = int(self._hot.claims.remembered(_LEDGER_READ) or 0)
         return 0 <= self._now_us - last_us < self._settings.archive.max_wait_minutes * MINUTE_US
 
-    def _sealed(self, only_when_worthwhile: bool) -> Segment | None:
+    def _claimed(self, only_when_worthwhile: bool) -> Segment | None:
         if self._stop():
             return None
         if only_when_worthwhile and not worthwhile(self._hot, self._settings, now_us=self._now_us):
             return None
         self._check_room()
-        return sealing.seal(self._hot, self._settings, now_us=self._now_us)
+        return sealing.claim(self._hot, self._settings, now_us=self._now_us)
 
     def _push(self) -> None:
         if not self._hot.claims.unreleased():
