@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import showcase
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -60,11 +61,23 @@ def _take(browser: Any, path: Path, target: Path, width: int, theme: str) -> Non
     page = context.new_page()
     page.goto(f"file://{path}")
     page.wait_for_timeout(300)
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        target, optimize=True
-    )
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    _few_colours(picture).save(target, optimize=True)
     context.close()
+
+
+def _few_colours(picture: Image.Image) -> Image.Image:
+    """The same with COLOURS colours: common and vivid ones stay exact, only the edges of letters give way."""
+    pixels = np.asarray(picture)
+    flat = pixels.reshape(-1, 3).astype(np.int32)
+    found, where, counts = np.unique(flat @ [65_536, 256, 1], return_inverse=True, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    vividness = colours.max(axis=1) - colours.min(axis=1)
+    kept = colours[np.argsort(-counts * (1 + vividness), kind="stable")[:COLOURS]]
+    nearest = ((colours[:, None, :] - kept[None, :, :]) ** 2).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    drawn = Image.fromarray(nearest[where].reshape(pixels.shape[:2]), "P")
+    drawn.putpalette(kept.astype(np.uint8).tobytes())
+    return drawn
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ _MASKS = (
     (r"[\w-]{22,}(?=\"|\b)", "ID"),
     (r"[\d,.]+ (s|ms|minutes|B|KiB|MiB|GiB)\b", r"N \1"),
     (r"\.venv/bin/sessionlake\b", "sessionlake"),
+    (r"(?m)^setting up \.venv .*\n", ""),
     (r"[\d,.]+ (appends )?a second", "N a second"),
     (r"\b\d+\.\d+\.\d+\b", "RELEASE"),
     (r"[─━-]{3,}", "-"),

@@ -294,7 +294,7 @@
     if (facts.lake) parts.push(`Lake version ${facts.lake.version}`);
     if (hasNumbers) parts.push(`sessions started ${isoDay(firstDay)} to ${isoDay(lastDay)}`, format.plural(numbers.users, "named user", "named users"));
     parts.push(`made ${facts.made.replace("T", " ")} UTC`);
-    byId("facts").textContent = parts.join(" · ");
+    byId("facts").replaceChildren(...parts.flatMap((part, i) => [i ? " · " : "", el("span", {}, part)]));
     byId("bottom").textContent = `Counted from ${facts.storage}. This file is complete in itself: it holds counts only, no text of any conversation, and loads nothing.`;
   }
 
