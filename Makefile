@@ -45,7 +45,7 @@ bench: $(VENV)/.dev  ## reproduce every performance claim, peers side by side
 
 docs: $(VENV)/.dev  ## rewrite the generated pages, build the site into build/site
 	$(BIN)/python docs/generate.py
-	$(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 record:  ## record the pages again, each in a fresh clone and an empty environment, and how long it takes
 	$(PYTHON) tests/support/clean_machine.py README.md docs/index.md docs/howto/*.md

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,14 +24,30 @@ OPERATIONS = (DOCS / "OPERATIONS.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md"))]
 
 
-@pytest.mark.slow
-def test_the_site_is_built_strictly(tmp_path: Path) -> None:
+def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)],
+        cwd=source, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["[dead](nowhere.md)", "[dead](OPERATIONS.md#no-such-part)", "[dead](#no-such-part)"])
+def test_a_dead_link_fails_the_build(tmp_path: Path, link: str) -> None:
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(DOCS, tmp_path / "docs")
+    with (tmp_path / "docs" / "CONCEPTS.md").open("a") as page:
+        page.write(f"\n{link}\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "CONCEPTS.md" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path / "site")
     assert done.returncode == 0, done.stdout + done.stderr
     api = (tmp_path / "site" / "API.html").read_text()
     assert "add_feedback" in api
