@@ -164,7 +164,7 @@ class Database:
 
         Its connections must be neither used nor closed here, closing could checkpoint under the parent.
         """
-        self._gate.forget()
+        self._gate.close()
 
     # ---------------------------------------------------------------- taking turns
 

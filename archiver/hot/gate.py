@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import queue
 import re
-import threading
 import time
 from pathlib import Path
 from typing import Final
 
 from archiver.errors import SettingsError, StorageError, StoreBusyError
+from archiver.hot.doorbell import Doorbell
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how /proc/self/mounts writes a blank
 _NETWORK_FILESYSTEMS: Final = frozenset({
@@ -20,116 +19,90 @@ _NETWORK_FILESYSTEMS: Final = frozenset({
 })  # fmt: skip
 
 
-_PAUSES_SECONDS: Final = (20e-6, 50e-6, 100e-6, 200e-6)
-"""Most holders are gone after one short commit; handing the wait to a thread costs more than looking again."""
+_LOOK_AGAIN_SECONDS: Final = 0.005
+"""A process that dies at the gate rings for nobody."""
+_MOST_PASSES: Final = 4
+_GIVE_WAY_SECONDS: Final = 0.001
 
 
 class Gate:
     """A flock that every commit, checkpoint, open and close of all processes passes, one at a time.
 
-    The kernel wakes waiters where SQLite's busy handler sleeps for up to 100 ms, and no two
+    Who waits is woken at once where SQLite's busy handler sleeps for up to 100 ms, and no two
     connections ever write or checkpoint at the same instant, which is what the WAL-reset bug of
     SQLite before 3.51.3 needs. Callers of one process must take turns themselves.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waited = False
+        self._owed: int | None = None
+        self._passes = 0
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._bell = Doorbell(self._fd)
         except OSError as error:
             raise StorageError(
                 f"cannot be opened: {error.strerror}", operation="open store", key=str(path),
                 hint="the directory must be writable by this user",
             ) from error  # fmt: skip
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._waiter_fd: int | None = None
-        self._abandoned: _Request | None = None
 
     def acquire(self, timeout_seconds: float) -> None:
         """Wait for the gate; StoreBusyError when it stays closed for so long."""
-        if self._abandoned is not None:
-            self._await(self._abandoned, timeout_seconds)
-            self._abandoned = None
-        for pause_seconds in _PAUSES_SECONDS:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(pause_seconds)
-            else:
+        if self._owed is not None:
+            self._give_way(self._owed)
+        if self._try():
+            return
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            self._bell.announce()
+            if self._try():
+                self._waited = True
+                self._bell.take_turn()
                 return
-        self._acquire_blocking(timeout_seconds)
+            if time.monotonic() >= deadline:
+                raise self._busy(timeout_seconds)
+            self._bell.wait(_LOOK_AGAIN_SECONDS)
 
     def release(self) -> None:
         """Let the next one in."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
+        awaited = self._bell.awaited
+        if awaited and self._owed is None:
+            self._owed, self._passes = self._bell.turns, 0
+        if awaited or self._waited:  # who has waited itself always rings: its own wake-up took down the others' sign
+            self._waited = False
+            self._bell.ring()
 
     def close(self) -> None:
-        """Give the descriptors back; the gate cannot be used afterwards."""
-        self._requests.put(None)
+        """Give all descriptors back; a lock that a forked child inherited ends with its parent's."""
+        self._bell.close()
         os.close(self._fd)
 
-    def forget(self) -> None:
-        """After a fork, in the child: close what it inherited, so that the lock can end with the parent."""
-        os.close(self._fd)
-        if self._waiter_fd is not None:
-            os.close(self._waiter_fd)
+    def _give_way(self, owed: int) -> None:
+        """A process that runs wins against one that must first be woken: after a few passes, queue up behind it."""
+        self._passes += 1
+        if self._bell.turns != owed:
+            self._owed = None
+        elif self._passes > _MOST_PASSES:
+            self._owed = None
+            self._bell.announce()
+            self._bell.wait(_GIVE_WAY_SECONDS)
+            if self._bell.turns == owed:  # it never came: take down the sign, which may be our own
+                self._bell.ring()
 
-    def _acquire_blocking(self, timeout_seconds: float) -> None:
-        # A blocking flock has no time-out, so a thread of its own sits in it and a caller can leave.
-        if self._waiter_fd is None:
-            # A descriptor of its own: when this one is closed and its number reused, the thread may still hold it.
-            self._waiter_fd = os.dup(self._fd)
-            threading.Thread(
-                target=_serve, args=(self._waiter_fd, self._requests), name="sessionlake-gate", daemon=True
-            ).start()
-        request = _Request()
-        self._requests.put(request)
+    def _try(self) -> bool:
         try:
-            self._await(request, timeout_seconds)
-        except BaseException:
-            if request.abandon():
-                self._abandoned = request
-            else:
-                self.release()
-            raise
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
-    def _await(self, request: _Request, timeout_seconds: float) -> None:
-        if not request.answered.acquire(timeout=timeout_seconds):
-            raise StoreBusyError(
-                f"another process held the store for {timeout_seconds:g} s", operation="write", key=str(self._path),
-                hint="try again; look for a stopped process that holds the lock file",
-            )  # fmt: skip
-
-
-class _Request:
-    """One wait for the gate, shared by the caller and the waiter thread."""
-
-    def __init__(self) -> None:
-        self.answered = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._granted = False
-        self._abandoned = False
-
-    def grant(self) -> bool:
-        """The gate is ours: False if the caller has left."""
-        with self._lock:
-            self._granted = not self._abandoned
-            return self._granted
-
-    def abandon(self) -> bool:
-        """The caller leaves: False if the gate was granted before it could."""
-        with self._lock:
-            self._abandoned = not self._granted
-            return self._abandoned
-
-
-def _serve(fd: int, requests: queue.SimpleQueue[_Request | None]) -> None:
-    while (request := requests.get()) is not None:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if not request.grant():
-            fcntl.flock(fd, fcntl.LOCK_UN)
-        request.answered.release()
-    os.close(fd)
+    def _busy(self, timeout_seconds: float) -> StoreBusyError:
+        return StoreBusyError(
+            f"another process held the store for {timeout_seconds:g} s", operation="write", key=str(self._path),
+            hint="try again; look for a stopped process that holds the lock file",
+        )  # fmt: skip
 
 
 def refuse_network_filesystem(directory: Path, mounts: Path = Path("/proc/self/mounts")) -> None:

@@ -21,7 +21,9 @@ from live_sessions import texts
 
 from archiver import SessionManager
 from archiver.errors import CorruptDataError, SettingsError, StorageError, StoreBusyError
-from archiver.hot import HotStore, durability
+from archiver.hot import HotStore, doorbell, durability
+from archiver.hot import gate as gate_module
+from archiver.hot.doorbell import Doorbell
 from archiver.hot.gate import Gate, refuse_network_filesystem
 
 
@@ -102,22 +104,42 @@ def test_a_reader_sees_one_snapshot_and_cannot_write(store: HotStore) -> None:
     assert notes(store) == ["a"]
 
 
-def test_descriptors_stay_below_17_whatever_the_number_of_sessions(tmp_path: Path) -> None:
+def test_a_store_has_at_most_16_descriptors_whatever_the_number_of_sessions(
+    tmp_path: Path, stopped_holder: Callable[[Path], subprocess.Popen[str]]
+) -> None:
     script = f"""
-        import os
+        import os, threading, time
         from concurrent.futures import ThreadPoolExecutor
         from archiver import SessionManager
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         with SessionManager({str(tmp_path / "s")!r}) as manager:
             def work(i):
-                manager.create_session(f"s{{i}}", durability="process")
+                manager.create_session(f"s{{i}}", durability=("process", "interval", "power")[i % 3])
                 manager.add_message(f"s{{i}}", "user", "x")
                 manager.get_session(f"s{{i}}")
             with ThreadPoolExecutor(12) as pool:
                 list(pool.map(work, range(600)))
-            print(len(os.listdir("/proc/self/fd")))
+            print(descriptors() - before, flush=True)
+            input()  # by now another process holds the gate
+            threading.Thread(target=work, args=[1000]).start()
+            time.sleep(0.3)
+            print(descriptors() - before, flush=True)
+            os._exit(0)
     """
-    done = run_script(script)
-    assert int(done) <= 16
+    arguments = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(
+        arguments, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        working = int(process.stdout.readline())
+        stopped_holder(tmp_path / "s" / "hot.lock")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        waiting = int(process.stdout.readline())
+    assert max(working, waiting) <= 16, (working, waiting)
 
 
 def run_script(script: str) -> str:
@@ -317,6 +339,72 @@ def test_a_gate_orders_two_holders_in_one_process(tmp_path: Path) -> None:
     second.close()
 
 
+RELEASER = """
+    import sys, time
+    from pathlib import Path
+    from archiver.hot.gate import Gate
+    gate = Gate(Path(sys.argv[1]))
+    gate.acquire(1)
+    print("held", flush=True)
+    time.sleep(0.3)
+    gate.release()
+    time.sleep(60)
+"""
+
+
+def test_whoever_leaves_the_gate_wakes_one_that_waits_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_LOOK_AGAIN_SECONDS", 30)
+    arguments = [sys.executable, "-c", textwrap.dedent(RELEASER), str(tmp_path / "lock")]
+    with subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        gate = Gate(tmp_path / "lock")
+        started = time.monotonic()
+        gate.acquire(60)
+        assert time.monotonic() - started < 10
+        other.kill()
+    gate.release()
+    gate.close()
+
+
+def test_where_nobody_can_ring_the_gate_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorbell, "_SYSCALL_FUTEX", {})
+    first, second = Gate(tmp_path / "lock"), Gate(tmp_path / "lock")
+    first.acquire(1)
+    threading.Timer(0.2, first.release).start()
+    second.acquire(20)
+    second.release()
+    first.close()
+    second.close()
+
+
+def test_a_process_that_runs_lets_one_that_waits_in_after_a_few_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, waiting = Gate(tmp_path / "lock"), Doorbell(os.open(tmp_path / "lock", os.O_RDWR))
+    passed, waited = [0], []
+    monkeypatch.setattr(Doorbell, "wait", lambda bell, seconds: waited.append(passed[0]))
+    running.acquire(1)
+    waiting.announce()
+    for passed[0] in range(20):
+        running.release()
+        running.acquire(1)
+    assert waited == [gate_module._MOST_PASSES]
+    running.release()
+    running.acquire(1)
+    waiting.announce()
+    running.release()
+    waiting.take_turn()
+    for _ in range(20):
+        running.acquire(1)
+        running.release()
+    assert len(waited) == 1, "nobody gives way to one that has had its turn"
+    running.close()
+    waiting.close()
+
+
 # ------------------------------------------------------------------ forks
 
 
@@ -495,29 +583,6 @@ def test_a_database_of_another_program_or_a_newer_version_is_refused(tmp_path: P
     connection.close()
     with pytest.raises(CorruptDataError, match="999"):
         HotStore(tmp_path / "newer")
-
-
-def test_a_gate_closed_while_it_waits_lets_nothing_else_go(
-    tmp_path: Path, stopped_holder: Callable[[Path], subprocess.Popen[str]]
-) -> None:
-    gate = Gate(tmp_path / "lock")
-    holder = stopped_holder(tmp_path / "lock")
-    with pytest.raises(StoreBusyError):
-        gate.acquire(0.1)
-    gate.close()
-    reused = Gate(tmp_path / "other")  # gets the number of the descriptor just closed
-    reused.acquire(1)
-    holder.kill()
-    holder.wait()
-    deadline = time.monotonic() + 5
-    while any(thread.name == "sessionlake-gate" for thread in threading.enumerate()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    second = Gate(tmp_path / "other")
-    with pytest.raises(StoreBusyError):
-        second.acquire(0.1)
-    reused.release()
-    second.close()
-    reused.close()
 
 
 def test_a_wal_that_cannot_be_emptied_never_fails_the_write(
