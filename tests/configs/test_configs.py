@@ -21,6 +21,14 @@ UNITS = sorted((CONFIGS / "systemd").iterdir())
 COMMAND = program()
 
 
+def test_every_file_is_examined_here_or_in_test_docs() -> None:
+    examined = {
+        "bucket-lifecycle.json", "crontab", "dask.toml", "iam-policy.json", "kubernetes/cronjob.yaml", "local.toml",
+        "s3.toml", *(f"systemd/{unit.name}" for unit in UNITS),
+    }  # fmt: skip
+    assert {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*") if path.is_file()} == examined
+
+
 def parse(command: str) -> None:
     """Have the program's own parser read a command line; it raises what a user would be told."""
     name, *arguments = shlex.split(command)

@@ -9,6 +9,8 @@ import clean_machine
 import pytest
 from walkthrough import ROOT, Block, blocks, commands
 
+from pipelines.cli.commands import COMMANDS, GROUPS
+
 GENERATED = {"docs/CLI.md", "docs/TABLES.md", "docs/API.md"}
 PLAYED = {
     "README.md", "docs/index.md", "docs/OPERATIONS.md", "docs/howto/erase.md", "docs/howto/fastapi.md",
@@ -95,6 +97,16 @@ def test_every_excuse_is_needed() -> None:
 def test_a_block_that_nothing_runs_is_noticed(page: str, added: str) -> None:
     text = (ROOT / page).read_text()
     assert unexecuted(page, f"{text}\n{added}") != []
+
+
+def test_every_command_is_executed_on_some_page() -> None:
+    names = {*COMMANDS, *(f"{group} {name}" for group, (_, places) in GROUPS.items() for name in places)}
+    shown = [
+        command for page in PLAYED for block in blocks((ROOT / page).read_text())
+        if block.language == "console" for command in commands(block.body)
+    ]  # fmt: skip
+    run = {name for name in names if any(re.search(rf"\bsessionlake {name}\b", command) for command in shown)}
+    assert names - run == {"bench"}, "its own test: tests/e2e/test_bench.py"
 
 
 @pytest.mark.parametrize("page", sorted(PYTHON_RUN_BY))
