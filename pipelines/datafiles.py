@@ -155,7 +155,7 @@ def read(
         parquet = pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
         present = [f.name for f in wanted if f.name in parquet.schema_arrow.names]
         for i in range(parquet.num_row_groups):
-            yield _conform(parquet.read_row_group(i, columns=present), wanted)
+            yield _conform(parquet.read_row_group(i, columns=present, use_threads=False), wanted)
     except (pa.ArrowException, OSError) as error:
         raise CorruptDataError(f"damaged: {error}", operation="read data file", key=file.key) from error
 
