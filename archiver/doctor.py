@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, Literal
 
-from archiver.errors import SessionLakeError, StorageError
+from archiver.errors import SessionLakeError, UnsuitableStorageError
 from archiver.hot import HotStore
 from archiver.hot.gate import refuse_network_filesystem
 from archiver.objects import ObjectInfo, ObjectStore, StoreFacts
@@ -61,11 +61,11 @@ class DoctorReport:
 
 
 def require_safe_store(store: ObjectStore) -> StoreFacts:
-    """Probe a store before the first segment goes there; StorageError where archiving would not be safe."""
+    """Probe a store before the first segment goes there; UnsuitableStorageError where archiving would not be safe."""
     facts = store.probe(_random_key())
     unsafe = [finding for finding in _promises(facts) if finding.level == "failure"]
     if unsafe:
-        raise StorageError(unsafe[0].detail, operation="probe", key=store.url, hint=unsafe[0].remedy)
+        raise UnsuitableStorageError(unsafe[0].detail, operation="probe", key=store.url, hint=unsafe[0].remedy)
     return facts
 
 

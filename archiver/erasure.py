@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from archiver import archive, segments
 from archiver.archive import ErasedSegment, Ledger, SegmentRef, Tombstone
-from archiver.errors import CorruptDataError, InputError, StorageError, UnknownSessionError
+from archiver.errors import CorruptDataError, InputError, UnknownSessionError, UnsuitableStorageError
 from archiver.hot import HotStore
 from archiver.objects import ObjectStore
 from archiver.telemetry import fields
@@ -99,13 +99,18 @@ def plan_erasure(
     in_segments, unreadable = _outcomes(_walk(store, lambda ref: _matching(store, ref, column, wanted)))
     live, indexed = (_in_table(hot, table, column, wanted) for table in ("session", "archived"))
     found = {f.session_uid: f for part in (live, indexed, *(p for _, p in in_segments)) for f in part}
-    stones = {Tombstone.of("session", f.session_uid, max(now_us, f.created_us)) for f in found.values()}
+    entered = archive.tombstones(store)
+    stones = {
+        entered.of_session(f.session_uid, f.created_us)
+        or Tombstone.of("session", f.session_uid, max(now_us, f.created_us))
+        for f in found.values()
+    }
     if user_id is not None:
         stones.add(Tombstone.of("user", user_id, now_us))
         ledger = Ledger(frozenset(stones))  # earlier revisions may not have known the user
         in_segments, _ = _outcomes(_walk(store, lambda ref: _covered(store, ref, ledger))) if found else ([], [])
     else:
-        stones |= set(archive.tombstones_of_id(store, archive.tombstones(store), wanted))
+        stones |= set(archive.tombstones_of_id(store, entered, wanted))
     if not stones:
         raise UnknownSessionError(
             "no such session, here or in the archive", operation="erase", key=wanted,
@@ -119,13 +124,14 @@ def erase(hot: HotStore, store: ObjectStore, plan: ErasePlan, *, push: Callable[
     """Carry a plan out; safe to repeat, and a killed one is finished by repeating it.
 
     ``push`` is a sweep of this host: it brings claimed segments to the archive, where they can be
-    rewritten, and acknowledges. StorageError, before anything is written, if the storage cannot
-    replace objects safely.
+    rewritten, and acknowledges. UnsuitableStorageError, before anything is written, if the storage
+    cannot replace objects safely.
     """
     if not store.probe(f"_doctor/{uuid.uuid4().hex}").replaces_if_match:
-        raise StorageError(
-            "objects cannot be replaced safely there", operation="erase", key=store.url, hint="run sessionlake doctor"
-        )
+        raise UnsuitableStorageError(
+            "objects cannot be replaced safely there: it does not honour If-Match", operation="erase", key=store.url,
+            hint="nothing was erased and trying again will not help: move the archive to a server that does",
+        )  # fmt: skip
     for tombstone in plan.tombstones:
         archive.put_tombstone(store, tombstone, session_id=plan.session_id)
     ledger = archive.tombstones(store)
@@ -148,8 +154,8 @@ def erase(hot: HotStore, store: ObjectStore, plan: ErasePlan, *, push: Callable[
 
 
 def pending_archivers(store: ObjectStore, tombstones: tuple[str, ...]) -> Iterator[str]:
-    """Archivers that have not acknowledged all of these tombstones yet. One request each."""
-    for archiver_id in archive.list_archivers(store):
+    """Archivers, but the retired, that have not acknowledged all of these tombstones yet. One request each."""
+    for archiver_id in sorted(set(archive.list_archivers(store)) - archive.retired_archivers(store)):
         if not archive.acknowledged(store, archiver_id).issuperset(tombstones):
             yield archiver_id
 

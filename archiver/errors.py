@@ -108,6 +108,12 @@ class OutcomeUnknownError(StorageError):
     kind = "outcome_unknown"
 
 
+class UnsuitableStorageError(StorageError):
+    """The storage does not keep a promise that the operation needs: another storage, not another try."""
+
+    kind = "unsuitable_storage"
+
+
 class ConflictError(SessionLakeError):
     """Two writers claim one name with different content; nothing was overwritten."""
 

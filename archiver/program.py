@@ -26,6 +26,7 @@ from archiver.errors import (
     SettingsError,
     StorageError,
     StoreBusyError,
+    UnsuitableStorageError,
 )
 from archiver.settings import Settings, load_settings
 from archiver.telemetry import configure_logging
@@ -49,6 +50,7 @@ _EXIT_CODES: tuple[tuple[type[SessionLakeError], ExitCode], ...] = (
     (SessionConflictError, ExitCode.CONFLICT),
     (CorruptDataError, ExitCode.FAILED),
     (StoreBusyError, ExitCode.TEMPORARY),
+    (UnsuitableStorageError, ExitCode.FAILED),
     (StorageError, ExitCode.TEMPORARY),
 )
 

@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -59,13 +60,15 @@ def push_pending(
     facts: StoreFacts | None = None,
     metrics: Metrics | None = None,
 ) -> PushReport:
-    """Push, verify and release every closed segment, in sequence order; stops at the first that fails and raises.
+    """Push, verify and release every segment, in sequence order; stops at the first that fails and raises.
 
-    Waits for another archiver's step to end. StorageError: not in the archive yet, everything is kept.
-    ConflictError: another store writes under this archiver id, nothing was overwritten.
+    One that a crash left open is closed first. Waits for another archiver's step to end. StorageError: not
+    in the archive yet, everything is kept. ConflictError: another store writes under this archiver id,
+    nothing was overwritten.
     """
     del settings
     with hot.spool.lock(wait_seconds=PUSH_WAIT_SECONDS):
+        sealing.close_left_open(hot)
         return Pusher(hot, store, facts=facts, metrics=metrics or Metrics()).push_closed(now_us=now_us)
 
 
@@ -84,7 +87,8 @@ class Pusher:
 
         What was done before a failure is in :attr:`report`.
         """
-        waiting = [segment for segment in self._hot.claims.unreleased() if segment.state != "open"]
+        # One that is still open holds back all later ones: an archiver's segments appear in their order.
+        waiting = list(takewhile(lambda segment: segment.state != "open", self._hot.claims.unreleased()))
         if waiting:
             archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
         for segment in waiting:

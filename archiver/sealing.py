@@ -83,6 +83,13 @@ def close(hot: HotStore, segment: Segment) -> Segment:
     return hot.claims.close_segment(segment, built.sealed)
 
 
+def close_left_open(hot: HotStore) -> None:
+    """Build and close what a crash left open, so that later segments can go; see :func:`close`."""
+    for segment in hot.claims.unreleased():
+        if segment.state == "open" and not hot.claims.abandon_empty(segment):
+            close(hot, segment)
+
+
 def seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
     """Make a closed segment of records, sorted by session_uid, that were never in the hot store.
 

@@ -7,6 +7,7 @@
     archive/v1/_archivers/{archiver_id}.json               registry: who may have written segments
     archive/v1/_tombstones/{kind}-{digest}-{time}.json     erased sessions and users
     archive/v1/_acks/{archiver_id}/{tombstone}             tombstones an archiver has carried out
+    archive/v1/_retired/{archiver_id}.json                 an archiver that is gone for good: nobody waits for it
     archive/v1/_restored/{session_uid}-{revision}          who continues a restored session
 """
 
@@ -21,6 +22,8 @@ from archiver.archive.keys import (
     open_remote,
     open_source,
     register_archiver,
+    retire_archiver,
+    retired_archivers,
 )
 from archiver.archive.tombstones import (
     ErasedSegment,
@@ -56,6 +59,8 @@ __all__ = [
     "open_source",
     "put_tombstone",
     "register_archiver",
+    "retire_archiver",
+    "retired_archivers",
     "tombstones",
     "tombstones_of_id",
     "verify",

@@ -17,6 +17,7 @@ from archiver.objects import ObjectInfo, ObjectStore
 
 PREFIX: Final = "archive/v1"
 ARCHIVERS: Final = f"{PREFIX}/_archivers/"
+RETIRED: Final = f"{PREFIX}/_retired/"
 _SEGMENT = re.compile(rf"{PREFIX}/([0-9a-f]{{32}})/(\d{{12}})\.parquet")
 
 
@@ -58,6 +59,16 @@ def register_archiver(store: ObjectStore, archiver_id: str, first_sequence: int 
 def list_archivers(store: ObjectStore) -> list[str]:
     """All registered archiver ids, sorted."""
     return sorted(info.key.removeprefix(ARCHIVERS).removesuffix(".json") for info in store.list(ARCHIVERS))
+
+
+def retire_archiver(store: ObjectStore, archiver_id: str) -> None:
+    """Note that an archiver is gone for good, with its hot store; idempotent. One request."""
+    store.create(f"{RETIRED}{archiver_id}.json", b"{}")
+
+
+def retired_archivers(store: ObjectStore) -> frozenset[str]:
+    """Archivers that erasures do not wait for. One request per 1,000."""
+    return frozenset(info.key.removeprefix(RETIRED).removesuffix(".json") for info in store.list(RETIRED))
 
 
 def first_sequence(store: ObjectStore, archiver_id: str) -> int:

@@ -78,6 +78,12 @@ class Ledger:
             erased_us = max(erased_us, self._latest.get(("user", _digest("user", user_id)), -1))
         return created_at_us <= erased_us
 
+    def of_session(self, session_uid: str, created_at_us: int) -> Tombstone | None:
+        """The tombstone that names this very session and covers it, so that it needs no second one."""
+        digest = _digest("session", session_uid)
+        erased_us = self._latest.get(("session", digest), -1)
+        return Tombstone("session", digest, erased_us) if created_at_us <= erased_us else None
+
     def names_session(self, session_uid: str) -> bool:
         """Whether this very session was erased, whatever is known of its user and age."""
         return ("session", _digest("session", session_uid)) in self._latest

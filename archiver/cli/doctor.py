@@ -18,6 +18,10 @@ def doctor_(
     new_archiver: Annotated[
         bool, typer.Option("--new-archiver", help="give a copied or rolled-back hot store an identity of its own")
     ] = False,
+    retire_archiver: Annotated[
+        str | None,
+        typer.Option("--retire-archiver", metavar="ID", help="wait no longer for a host that is gone for good"),
+    ] = None,
     hot: HotOption = None,
     storage: StorageOption = None,
 ) -> None:
@@ -27,6 +31,9 @@ def doctor_(
     with HotStore.from_settings(settings.hot) as opened:
         if new_archiver:
             program.console.line(f"archives from now on as {service.new_archiver(opened, store, now_us=now_us())}")
+        if retire_archiver is not None:
+            service.retire_archiver(opened, store, retire_archiver)
+            program.console.line(f"erasures wait no longer for archiver {retire_archiver}")
         report = doctor.examine(settings, store, opened)
     columns = 4 if any(f.remedy for f in report.findings) else 3
     rows = [(f.level, f.check, f.detail, f.remedy or None)[:columns] for f in report.findings]

@@ -31,6 +31,7 @@ def print_status(program: Program, settings: Settings) -> dict[str, Any]:
         ("last error", progress.last_error),
         ("this archiver", progress.archiver_id),
         ("archivers of this archive", report.storage_error or len(report.archivers or ())),
+        ("erasures not yet carried out by", ", ".join(f"{a} ({n})" for a, n in report.unacknowledged.items()) or None),
         ("set aside", ", ".join(progress.quarantined) or None),
         ("void segments", ", ".join(map(str, progress.void)) or None),
     ]

@@ -42,6 +42,7 @@ class Backlog:
     Attributes:
         evictable: How many would be evicted now.
         above_limit: Live sessions above max_sessions, whether they may be evicted now or not.
+        text_bytes: Of the events of the closed and the expired: whether they fill a segment.
         oldest_due_us: Since when the oldest closed or expired one has been due; None without any.
     """
 
@@ -49,6 +50,7 @@ class Backlog:
     expired: int
     evictable: int
     above_limit: int
+    text_bytes: int
     oldest_due_us: int | None
 
     @property
@@ -120,19 +122,20 @@ def _above(connection: sqlite3.Connection, limits: ClaimLimits, values: dict[str
 def backlog(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int) -> Backlog:
     """Count what is due; indexed, so cheap enough for every round of a watch."""
     values = _bounds(limits, now_us)
-    closed, closed_us = _count(connection, "closed", values)
-    expired, expired_us = _count(connection, "expired", values)
+    closed, closed_us, closed_bytes = _count(connection, "closed", values)
+    expired, expired_us, expired_bytes = _count(connection, "expired", values)
     above, to_evict = _above(connection, limits, values)
     due = [
         us for us in (closed_us, expired_us + limits.max_age_us if expired_us is not None else None) if us is not None
     ]
     evictable = min(_count(connection, "evicted", values)[0], to_evict) if to_evict else 0
-    return Backlog(closed, expired, evictable, above, min(due, default=None))
+    return Backlog(closed, expired, evictable, above, closed_bytes + expired_bytes, min(due, default=None))
 
 
-def _count(connection: sqlite3.Connection, reason: DueReason, values: dict[str, int]) -> tuple[int, int | None]:
+def _count(connection: sqlite3.Connection, reason: DueReason, values: dict[str, int]) -> tuple[int, int | None, int]:
     row = connection.execute(
-        f"SELECT count(*), min(s.last_activity_us) FROM session s WHERE {_WHERE[reason]}",
+        "SELECT count(*), min(s.last_activity_us), coalesce(sum(s.text_bytes), 0)"
+        f" FROM session s WHERE {_WHERE[reason]}",
         values,
     ).fetchone()
-    return int(row[0]), row[1]
+    return int(row[0]), row[1], int(row[2])

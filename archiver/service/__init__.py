@@ -1,6 +1,6 @@
 """The archiver's loop: expire, seal, push, release; once, or for ever beside the application."""
 
-from archiver.service.identity import new_archiver
+from archiver.service.identity import new_archiver, retire_archiver
 from archiver.service.status import StatusReport, status
 from archiver.service.sweeping import Failure, SweepReport, sweep
 from archiver.service.watching import Outlets, WatchReport, until_signalled, watch
@@ -12,6 +12,7 @@ __all__ = [
     "SweepReport",
     "WatchReport",
     "new_archiver",
+    "retire_archiver",
     "status",
     "sweep",
     "until_signalled",

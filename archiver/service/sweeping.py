@@ -99,7 +99,6 @@ def sweep(
     except SessionLakeError as error:
         run.metrics.add(CounterName.SWEEP_FAILURES)
         report.failures.append(Failure.of(error))
-        log.error("sweep_failed", extra=fields(kind=error.kind, error=str(error)))  # noqa: TRY400  the report has it
     if not any(failure.kind == "store_busy" for failure in report.failures):  # whoever is at work notes it
         hot.claims.note_sweep(report.failures[0].message if report.failures else None, now_us=now_us)
     backlog = hot.claims.backlog(sealing.claim_limits(settings), now_us=now_us)
@@ -136,7 +135,10 @@ class _Sweep:
         self._clean_spool()
         obeyed = self._obey_tombstones()
         self._push()
-        self._seal_and_push(only_when_worthwhile)
+        kept = -1
+        while self.report.sessions_kept > kept:  # what was written to meanwhile may be due again
+            kept = self.report.sessions_kept
+            self._seal_and_push(only_when_worthwhile)
         if self._hot.claims.unreleased():
             return  # what a tombstone covers may still be on its way; the next sweep acknowledges
         if obeyed:
@@ -235,15 +237,18 @@ def _safe_facts(hot: HotStore, store: ObjectStore) -> StoreFacts:
 
 
 def worthwhile(hot: HotStore, settings: Settings, *, now_us: int) -> bool:
-    """Whether a segment should be sealed now: enough is due, or something has been due long enough."""
+    """Whether a segment should be sealed now: one is begun, enough is due, or something has been due long enough."""
+    if any(segment.state == "open" for segment in hot.claims.unreleased()):
+        return True
     limits = sealing.claim_limits(settings)
     backlog = hot.claims.backlog(limits, now_us=now_us)
     if backlog.sessions == 0:
-        return any(segment.state == "open" for segment in hot.claims.unreleased())
+        return False
     waited_us = now_us - backlog.oldest_due_us if backlog.oldest_due_us is not None else 0
     return (
         backlog.evictable > 0
         or backlog.sessions >= limits.segment_sessions
+        or backlog.text_bytes >= limits.segment_bytes
         or waited_us >= settings.archive.max_wait_minutes * MINUTE_US
     )
 

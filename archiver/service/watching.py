@@ -81,6 +81,8 @@ def watch(
             report.sessions_released += swept.sessions_released
             failed = any(failure.kind != "store_busy" for failure in swept.failures)
             report.failed_sweeps += failed
+            for failure in swept.failures:
+                log.error("sweep_failed", extra=fields(kind=failure.kind, error=failure.message))
             in_a_row = in_a_row + 1 if failed else 0
             _tell(outlets, metrics, swept, in_a_row, now_us())
             pause = pause_seconds(in_a_row, settings.archive.retry_cap_seconds) if failed else interval_seconds

@@ -10,10 +10,11 @@ from remains import places_of, stored_bytes
 from s3_servers import S3Server
 
 from archiver import archive, erasure, service
-from archiver.errors import InputError, StorageError, UnknownSessionError
+from archiver.errors import InputError, StorageError, UnknownSessionError, UnsuitableStorageError
 from archiver.events import Interaction, Message, SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.objects import DirectoryStore, ObjectInfo, ObjectStore, StoreFacts, open_store
+from archiver.program import ExitCode, exit_code
 from archiver.segments import batch_to_records, read_batches
 from archiver.settings import Settings, load_settings
 
@@ -238,6 +239,7 @@ def test_a_killed_erasure_is_finished_by_the_next(
         patch.setattr(type(store), step, dies)
         with pytest.raises(KeyboardInterrupt):
             erasure.erase(hosts[0], store, plan, push=lambda: _sweep(hosts[0], store, settings))
+    assert _erase(hosts[0], store, settings, user_id="eve").pending_archivers == (hosts[1].archiver_id,)
     _sweep(hosts[1], store, settings)
     assert _erase(hosts[0], store, settings, user_id="eve").complete
     assert places_of(b"of eve", store, hosts, moto_s3) == []
@@ -267,6 +269,32 @@ def test_where_objects_cannot_be_replaced_safely_nothing_is_begun(
 ) -> None:
     store = _ReplacesAnything(tmp_path / "lake")
     _fill(hosts, store, settings)
-    with pytest.raises(StorageError, match="replaced safely"):
+    with pytest.raises(UnsuitableStorageError, match="replaced safely") as caught:
         _erase(hosts[0], store, settings, user_id="eve")
+    assert exit_code(caught.value) == ExitCode.FAILED, "trying again will not help"
     assert not archive.tombstones(store)
+
+
+def test_a_repeated_erasure_of_a_session_makes_no_second_tombstone(
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
+) -> None:
+    _fill(hosts, directory_store, settings)
+    for later_us in (0, 5, 9):
+        plan = erasure.plan_erasure(hosts[0], directory_store, session_id="eve-3", now_us=NOW + later_us)
+        erasure.erase(hosts[0], directory_store, plan, push=lambda: _sweep(hosts[0], directory_store, settings))
+        assert len(archive.tombstones(directory_store).entries) == 1
+
+
+def test_nobody_waits_for_a_retired_archiver(
+    hosts: list[HotStore], directory_store: DirectoryStore, settings: Settings
+) -> None:
+    _fill(hosts, directory_store, settings)
+    gone = hosts[1].archiver_id
+    assert _erase(hosts[0], directory_store, settings, user_id="eve").pending_archivers == (gone,)
+    assert list(service.status(hosts[0], directory_store, settings, now_us=NOW).unacknowledged) == [gone]
+    for nobody in (hosts[0].archiver_id, "f" * 32):
+        with pytest.raises(InputError):
+            service.retire_archiver(hosts[0], directory_store, nobody)
+    service.retire_archiver(hosts[0], directory_store, gone)
+    assert service.status(hosts[0], directory_store, settings, now_us=NOW).unacknowledged == {}
+    assert _erase(hosts[0], directory_store, settings, user_id="eve").complete

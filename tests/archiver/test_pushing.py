@@ -20,6 +20,7 @@ from archiver.hot import HotStore
 from archiver.hot.segment import Segment
 from archiver.objects import DirectoryStore, ObjectStore, StoreFacts, open_store
 from archiver.pushing import PushReport
+from archiver.telemetry import Metrics
 
 
 @pytest.fixture
@@ -163,6 +164,19 @@ def test_new_archiver_id_heals_a_conflict(hot: HotStore, directory_store: Direct
     assert contents(archived_records(directory_store)) == contents([*records, *imported])
     assert {ref.archiver_id for ref, _ in archive.list_segments(directory_store, new)} == {new}
     assert live_count(hot) == 0
+
+
+def test_an_import_waits_for_the_segment_that_a_crash_left_open_before_it(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    records = fill(hot, (session(n) for n in range(3)))
+    assert sealing.claim(hot, settings(), now_us=NOW_US) is not None
+    imported = sealing.seal_records(hot, [session(9)], now_us=NOW_US)
+    pusher = pushing.Pusher(hot, directory_store, facts=None, metrics=Metrics())
+    assert pusher.push_closed(now_us=NOW_US).segments == 0, "segment 2 never before segment 1"
+    assert push(hot, directory_store).segments == 2
+    assert [ref.sequence for ref, _ in archive.list_segments(directory_store, imported.archiver_id)] == [1, 2]
+    assert contents(archived_records(directory_store)) == contents([*records, session(9)])
 
 
 def test_new_archiver_id_loses_no_import_even_if_one_file_is_damaged(

@@ -163,6 +163,26 @@ def test_sealing_waits_until_it_is_worthwhile(hot: HotStore, directory_store: Di
     assert swept(15) == 1
 
 
+def test_texts_that_fill_a_segment_are_worth_one(hot: HotStore, directory_store: DirectoryStore) -> None:
+    fill(hot, (session(n) for n in range(4)), last_activity_us=NOW_US - 24 * 3_600_000_000)
+    for segment_bytes, released in ((1 << 20, 0), (200, 4)):
+        limits = settings(segment_bytes=segment_bytes)
+        report = service.sweep(hot, directory_store, limits, now_us=NOW_US, only_when_worthwhile=True)
+        assert report.sessions_released == released
+
+
+def test_written_to_while_it_was_archived_and_due_again_is_archived_again(
+    hot: HotStore, directory_store: DirectoryStore
+) -> None:
+    fill(hot, (session(n) for n in range(3)))
+    sealing.seal(hot, settings(), now_us=NOW_US)
+    with hot.transaction() as connection:
+        connection.execute("UPDATE session SET language = 'zz' WHERE session_id = 's1'")
+    report = service.sweep(hot, directory_store, settings(), now_us=NOW_US)
+    assert (report.ok, report.sessions_kept, report.backlog, live_count(hot)) == (True, 1, 0, 0)
+    assert sorted(r.revision for r in archived_records(directory_store)) == [1, 1, 1, 2]
+
+
 def test_status_shows_where_everything_stands(hot: HotStore, directory_store: DirectoryStore) -> None:
     fill(hot, (session(n) for n in range(4)), last_activity_us=NOW_US - 25 * 3_600_000_000)
     fill(hot, (session(n) for n in range(50, 65)), last_activity_us=NOW_US)
