@@ -59,8 +59,10 @@ class Partial:
 def partial(feedback: pa.Table, dt: str) -> Partial:
     """Count the latest verdicts among ``feedback`` (INPUT_COLUMNS), all of one date and of whole sessions."""
     latest = feedback.filter(feedback["is_latest"])
-    columns = {name: latest[name] for name in ("actor_kind", "level", "action_type", "session_uid", "user_id")}
-    columns["language"] = latest["language"].fill_null(UNDETERMINED)
+    text = pa.string()
+    names = ("actor_kind", "level", "action_type", "session_uid", "user_id")
+    columns = {name: latest[name].cast(text) for name in names}
+    columns["language"] = latest["language"].cast(text).fill_null(UNDETERMINED)
     columns["dt"] = pa.array([dt] * latest.num_rows, pa.string())
     columns |= {v: pc.equal(latest["label"], v).cast(pa.int64()) for v in VERDICTS}
     rows = pa.table(columns)

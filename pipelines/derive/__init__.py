@@ -3,9 +3,10 @@
 from pipelines.derive.acts import ACTOR_KINDS, Act, Session, Turn, actor_columns
 from pipelines.derive.context import Chat, Reject, Row
 from pipelines.derive.pairs import PAIR_KINDS
-from pipelines.derive.replay import DEFAULT_RULES, Rules, norm_text, replay
+from pipelines.derive.replay import DEFAULT_RULES, Rules, replay
 from pipelines.derive.rows import Derived, training_rows
 from pipelines.derive.tables import TableRows, table_rows
+from pipelines.derive.texts import norm_text
 
 __all__ = [
     "ACTOR_KINDS",

@@ -6,19 +6,21 @@ tables say of a session and what its training rows say rest on one replay.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from pipelines.derive.texts import decode
+
 ACTOR_KINDS: Final = ("human", "auto", "model", "agent")
 UNKNOWN_KIND: Final = "unknown"
 LEVELS: Final = ("answer", "outcome", "step")
+_INDEX: Final = re.compile(r"\d{1,9}")
 _MESSAGE_NAME: Final = re.compile(r"(?:m|message-)?(\d{1,9})")
 _NOTHING: Final[Mapping[str, Any]] = {}
 _T = TypeVar("_T")
@@ -76,8 +78,11 @@ class Session:
         messages = decode_object(self.extra).get("messages") if self.extra else None
         if not isinstance(messages, dict):
             return {}
-        named = ((key, fields.get("id")) for key, fields in messages.items() if isinstance(fields, dict))
-        return {str(name): int(key) for key, name in named if name is not None and key.isdecimal()}
+        known = (
+            (key, fields) for key, fields in messages.items() if _INDEX.fullmatch(key) and isinstance(fields, dict)
+        )
+        named = ((int(key), fields.get("id")) for key, fields in known)
+        return {str(name): index for index, name in named if name is not None and index < self.n_messages}
 
 
 def decode_object(text: str | None) -> Mapping[str, Any]:
@@ -85,7 +90,7 @@ def decode_object(text: str | None) -> Mapping[str, Any]:
     if not text or text == "{}":
         return _NOTHING
     try:
-        value = json.loads(text)
+        value = decode(text)
     except (ValueError, RecursionError):
         return _NOTHING
     return value if isinstance(value, dict) else _NOTHING
@@ -117,21 +122,20 @@ def actor_columns(metadata: pa.Array, user_ids: pa.Array) -> tuple[pa.Array, pa.
     return pa.array([a for a, _ in pairs], pa.string()), pa.array([k for _, k in pairs], pa.string())
 
 
-def acts_of(lists: pa.ListArray) -> list[list[Act]]:
-    """A list<struct> column of interactions, as segments hold it, as acts for every row."""
+def acts_of(lists: pa.ListArray) -> Iterator[list[Act]]:
+    """A list<struct> column of interactions, as segments hold it, as acts for one row after the other."""
     events = lists.flatten()
     names = ("index", "created_at", "action_type", "node_id", "content", "feedback", "metadata")
-    columns = [_plain(events.field(name)) for name in names]
-    decoded: dict[str, Mapping[str, Any]] = {text: decode_object(text) for text in set(columns[-1])}
-    columns[-1] = [decoded[text] for text in columns[-1]]
-    return _regroup(lists, list(map(Act._make, zip(*columns, strict=True))))
+    *columns, texts = [_plain(events.field(name)) for name in names]
+    rows = zip(*columns, map(decode_object, texts), strict=True)
+    return _regroup(lists, map(Act._make, rows))
 
 
-def turns_of(lists: pa.ListArray) -> list[list[Turn]]:
-    """A list<struct> column of messages, as segments hold it, as turns for every row."""
+def turns_of(lists: pa.ListArray) -> Iterator[list[Turn]]:
+    """A list<struct> column of messages, as segments hold it, as turns for one row after the other."""
     events = lists.flatten()
     columns = [_plain(events.field(name)) for name in Turn._fields]
-    return _regroup(lists, list(map(Turn._make, zip(*columns, strict=True))))
+    return _regroup(lists, map(Turn._make, zip(*columns, strict=True)))
 
 
 def _plain(column: pa.Array) -> list[Any]:
@@ -139,7 +143,7 @@ def _plain(column: pa.Array) -> list[Any]:
     return list((column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist())
 
 
-def _regroup(lists: pa.ListArray, flat: list[_T]) -> list[list[_T]]:
-    """Flattened values cut back into the lists they came from."""
-    offsets = lists.offsets.to_pylist()
-    return [flat[a - offsets[0] : b - offsets[0]] for a, b in pairwise(offsets)]
+def _regroup(lists: pa.ListArray, flat: Iterator[_T]) -> Iterator[list[_T]]:
+    """Flattened values cut back into the lists they came from; no value is made before its list is asked for."""
+    for start, stop in pairwise(lists.offsets.to_pylist()):
+        yield list(islice(flat, stop - start))

@@ -17,7 +17,8 @@ from pipelines.derive.context import (
     check_prompt,
 )
 from pipelines.derive.graphs import path_to
-from pipelines.derive.replay import CONFLICT, CORRECT, INCORRECT, PARTIAL, NodeState, Rules, norm_text
+from pipelines.derive.replay import CONFLICT, CORRECT, INCORRECT, PARTIAL, NodeState, Rules
+from pipelines.derive.texts import norm_text
 
 _NO_LABEL = {PARTIAL: "partial_verdict", CONFLICT: "conflicting_verdicts"}
 

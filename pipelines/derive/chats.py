@@ -15,7 +15,8 @@ from pipelines.derive.context import (
     check_prompt,
     matches,
 )
-from pipelines.derive.replay import CONFLICT, INCORRECT, NodeState, Replay, Rules, norm_text
+from pipelines.derive.replay import CONFLICT, INCORRECT, NodeState, Replay, Rules
+from pipelines.derive.texts import norm_text
 
 _BAD = frozenset({INCORRECT, CONFLICT})
 

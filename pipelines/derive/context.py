@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from pipelines.derive.acts import Session, Turn
 from pipelines.derive.graphs import PRUNED, Node, depths, path_to
-from pipelines.derive.replay import CONFLICT, INCORRECT, Epoch, NodeState, Rules, norm_text
+from pipelines.derive.replay import CONFLICT, INCORRECT, Epoch, NodeState, Rules
+from pipelines.derive.texts import norm_text
 
 Chat = tuple[tuple[str, str], ...]
 """Messages as (role, content)."""
@@ -114,7 +115,7 @@ class GraphContext:
     def __init__(self, session: Session, epoch: Epoch, rules: Rules) -> None:
         self.session, self.epoch, self.rules = session, epoch, rules
         self.states: Mapping[str, NodeState] = epoch.states
-        self.nodes: dict[str, Node] = {node_id: state.node for node_id, state in epoch.states.items()}
+        self.nodes: Mapping[str, Node] = epoch.nodes
         self.is_message_tree = any(node.role for node in self.nodes.values())
         self.clean = _clean(self.nodes, epoch.states, rules)
         self.turn = _turn_of(session, epoch, self)

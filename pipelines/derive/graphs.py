@@ -8,26 +8,47 @@ every walk is a loop: a graph may be deeper than Python's stack.
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from pipelines.derive.texts import decode
 
 ACTIVE: Final = "active"
 PRUNED: Final = "pruned"
 _PRUNED_WORDS: Final = frozenset({"pruned", "abandoned", "dead_end", "rejected", "discarded"})
 _QUESTION_TYPES: Final = frozenset({"question", "prompt", "query", "problem", "input"})
+_CONTAINERS: Final = (dict, list)  # tuples: a union is made anew wherever it is written
+_NUMBERS: Final = (int, float)
 
-_ID_KEYS: Final = ("id", "node_id", "step_id", "key")
-_CONTENT_KEYS: Final = ("content", "text", "thought", "statement", "label", "message", "value")
-_PARENT_KEYS: Final = ("parent", "parent_id", "parentId")
-_PARENTS_KEYS: Final = ("parents", "parent_ids", "dependencies")
-_CHILDREN_KEYS: Final = ("children", "children_ids", "childrenIds", "replies")
 _SOURCE_KEYS: Final = ("source", "source_id", "from", "src")
 _TARGET_KEYS: Final = ("target", "target_id", "to", "dst")
-_PRUNED_KEYS: Final = ("is_pruned", "pruned", "isPruned")
 _LIST_KEYS: Final = ("tree", "thoughts", "steps")
+
+
+class _Names(NamedTuple):
+    """What applications call the fields of a node, the best names first."""
+
+    id: tuple[str, ...] = ("id", "node_id", "step_id", "key")
+    content: tuple[str, ...] = ("content", "text", "thought", "statement", "label", "message", "value")
+    parent: tuple[str, ...] = ("parent", "parent_id", "parentId")
+    parents: tuple[str, ...] = ("parents", "parent_ids", "dependencies")
+    children: tuple[str, ...] = ("children", "children_ids", "childrenIds", "replies")
+    pruned: tuple[str, ...] = ("is_pruned", "pruned", "isPruned")
+    status: tuple[str, ...] = ("status", "state")
+    author: tuple[str, ...] = ("author", "created_by")
+    role: tuple[str, ...] = ("role",)
+    type: tuple[str, ...] = ("type",)
+    inner: tuple[str, ...] = ("data",)
+
+
+_NAMES: Final = _Names()
+_NO_NAMES: Final = _Names(*((),) * len(_NAMES))
+_KNOWN: Final = frozenset(chain.from_iterable(_NAMES))
+_OF_NODES: Final = frozenset((*_NAMES.content, *_NAMES.parent, *_NAMES.parents, *_NAMES.children))
 
 
 @dataclass(slots=True)
@@ -68,7 +89,7 @@ def parse(text: str | None) -> Graph:
     if text is None:
         return Graph("none")
     try:
-        value = json.loads(text)
+        value = decode(text)
     except ValueError:
         return Graph("unknown", notes=["graph_state is not JSON"])
     except RecursionError:
@@ -104,20 +125,32 @@ def path_to(nodes: Mapping[str, Node], node_id: str) -> list[str] | None:
 def depths(nodes: Mapping[str, Node]) -> dict[str, int | None]:
     """Steps of every node from its root along first parents; None on or behind a cycle. Linear."""
     known: dict[str, int | None] = {}
-    for start in nodes:
-        trail: list[str] = []
-        on_trail: set[str] = set()
-        current: str | None = start
-        while current is not None and current not in known and current not in on_trail:
-            trail.append(current)
-            on_trail.add(current)
-            parents = nodes[current].parents
-            current = parents[0] if parents else None
-        depth = -1 if current is None else known.get(current)
-        for node_id in reversed(trail):
-            depth = None if depth is None else depth + 1
-            known[node_id] = depth
+    for node_id, node in nodes.items():
+        parents = node.parents
+        if not parents:
+            known[node_id] = 0
+        elif parents[0] in known:  # nearly always: graphs are written from the root on
+            depth = known[parents[0]]
+            known[node_id] = None if depth is None else depth + 1
+        elif node_id not in known:
+            _walk_up(nodes, node_id, known)
     return known
+
+
+def _walk_up(nodes: Mapping[str, Node], start: str, known: dict[str, int | None]) -> None:
+    """Add the depths of a node and of all before it that are not known."""
+    trail: list[str] = []
+    on_trail: set[str] = set()
+    current: str | None = start
+    while current is not None and current not in known and current not in on_trail:
+        trail.append(current)
+        on_trail.add(current)
+        parents = nodes[current].parents
+        current = parents[0] if parents else None
+    depth = -1 if current is None else known.get(current)
+    for node_id in reversed(trail):
+        depth = None if depth is None else depth + 1
+        known[node_id] = depth
 
 
 class _Builder:
@@ -129,21 +162,16 @@ class _Builder:
 
     def add(self, node_id: Any, body: Any) -> None:
         """Add a node and, without recursion, all nodes nested in it."""
-        pending: deque[tuple[Any, Any, str | None]] = deque([(node_id, body, None)])
-        while pending:
-            raw_id, raw, parent = pending.popleft()
-            own_id = self._add_one(raw_id, raw, parent)
-            for child in _list(_first(raw, _CHILDREN_KEYS)) if isinstance(raw, dict) else ():
-                if isinstance(child, dict):
-                    pending.append((_first(child, _ID_KEYS), child, own_id))
-                elif own_id is not None:
-                    self._edges.append((own_id, str(child)))
+        if nested := self._add_one(node_id, body, None):
+            pending = deque(nested)
+            while pending:
+                pending.extend(self._add_one(*pending.popleft()))
 
     def add_all(self, bodies: Iterable[Any]) -> None:
         """Add nodes that carry their own ids."""
         for body in bodies:
             if isinstance(body, dict):
-                self.add(_first(body, _ID_KEYS), body)
+                self.add(_first(body, _NAMES.id), body)
             else:
                 self.graph.notes.append("a node is not an object")
 
@@ -165,37 +193,54 @@ class _Builder:
         """Turn the edges into parents."""
         nodes, notes = self.graph.nodes, self.graph.notes
         for source, target in dict.fromkeys(self._edges):
-            if source not in nodes or target not in nodes:
+            node = nodes.get(target)
+            if node is None or source not in nodes:
                 notes.append(f"edge {source!r:.60} to {target!r:.60} names an unknown node")
             elif source == target:
                 notes.append(f"node {source!r:.60} is its own parent")
-            elif source not in nodes[target].parents:
-                nodes[target].parents.append(source)
+            elif source not in node.parents:
+                node.parents.append(source)
 
-    def _add_one(self, raw_id: Any, raw: Any, parent: str | None) -> str | None:
-        if raw_id is None or isinstance(raw_id, dict | list):
+    def _add_one(self, raw_id: Any, raw: Any, parent: str | None) -> Sequence[tuple[Any, Any, str | None]]:
+        """Add a node; what is nested in it comes back as (id, body, parent id)."""
+        node_id = self._own_id(raw_id)
+        names = _names_in(raw) if isinstance(raw, dict) else _NO_NAMES
+        if node_id is not None:
+            self.graph.nodes[node_id] = _node(raw, names)
+            if parent is not None:
+                self._edges.append((parent, node_id))
+            own = _first(raw, names.parent)
+            if own is not None and not isinstance(own, _CONTAINERS):
+                self._edges.append((str(own), node_id))
+            if names.parents:
+                self._edges += [(str(p), node_id) for p in _list(_first(raw, names.parents))]
+        return self._children(raw, names, node_id) if names.children else ()
+
+    def _own_id(self, raw_id: Any) -> str | None:
+        if raw_id is None or isinstance(raw_id, _CONTAINERS):
             self.graph.notes.append("a node has no id")
             return None
         node_id = str(raw_id)
         if node_id in self.graph.nodes:
             self.graph.notes.append(f"node id {node_id!r:.60} occurs twice")
             return None
-        self.graph.nodes[node_id] = _node(raw)
-        if parent is not None:
-            self._edges.append((parent, node_id))
-        if isinstance(raw, dict):
-            own = _first(raw, _PARENT_KEYS)
-            named = [] if own is None or isinstance(own, dict | list) else [own]
-            named += _list(_first(raw, _PARENTS_KEYS))
-            self._edges += [(str(p), node_id) for p in named]
         return node_id
+
+    def _children(self, raw: dict[str, Any], names: _Names, node_id: str | None) -> list[tuple[Any, Any, str | None]]:
+        nested = []
+        for child in _list(_first(raw, names.children)):
+            if isinstance(child, dict):
+                nested.append((_first(child, _NAMES.id), child, node_id))
+            elif node_id is not None:
+                self._edges.append((node_id, str(child)))
+        return nested
 
 
 def _read_object(builder: _Builder, value: Any) -> str:
     if not isinstance(value, dict):
         return "unknown"
     elements, nodes = value.get("elements"), value.get("nodes")
-    if isinstance(elements, dict | list):
+    if isinstance(elements, _CONTAINERS):
         return _read_cytoscape(builder, elements)
     if isinstance(nodes, dict):
         for node_id, body in nodes.items():
@@ -207,8 +252,8 @@ def _read_object(builder: _Builder, value: Any) -> str:
     for key in _LIST_KEYS:
         if isinstance(value.get(key), list):
             return _read_list(builder, value[key])
-    if _first(value, _ID_KEYS) is not None and isinstance(_first(value, _CHILDREN_KEYS), list):
-        builder.add(_first(value, _ID_KEYS), value)
+    if _first(value, _NAMES.id) is not None and isinstance(_first(value, _NAMES.children), list):
+        builder.add(_first(value, _NAMES.id), value)
         return "nested"
     if all(_looks_like_node(body) for body in value.values()):
         for node_id, body in value.items():
@@ -235,22 +280,21 @@ def _read_node_list(builder: _Builder, nodes: list[Any], value: dict[str, Any]) 
     objects = [n for n in nodes if isinstance(n, dict)]
     if any("position" in n for n in objects):
         return "react_flow"
-    has_parents = any(_first(n, _PARENT_KEYS + _PARENTS_KEYS) is not None for n in objects)
+    has_parents = any(_first(n, _NAMES.parent + _NAMES.parents) is not None for n in objects)
     return "parent_list" if has_parents and not edges else "node_link"
 
 
 def _read_list(builder: _Builder, items: list[Any]) -> str:
     objects = [item for item in items if isinstance(item, dict)]
-    if not any(_first(item, _ID_KEYS) is not None for item in objects):
+    if not any(_first(item, _NAMES.id) is not None for item in objects):
         return "unknown"
     builder.add_all(items)
-    nested = any(isinstance(child, dict) for item in objects for child in _list(_first(item, _CHILDREN_KEYS)))
+    nested = any(isinstance(child, dict) for item in objects for child in _list(_first(item, _NAMES.children)))
     return "nested" if nested else "parent_list"
 
 
 def _looks_like_node(body: Any) -> bool:
-    known = (*_CONTENT_KEYS, *_PARENT_KEYS, *_PARENTS_KEYS, *_CHILDREN_KEYS)
-    return isinstance(body, dict) and any(key in body for key in known)
+    return isinstance(body, dict) and not _OF_NODES.isdisjoint(body)
 
 
 def _data(elements: list[Any]) -> Iterator[dict[str, Any]]:
@@ -259,37 +303,48 @@ def _data(elements: list[Any]) -> Iterator[dict[str, Any]]:
         yield data if isinstance(data, dict) else {}
 
 
-def _node(raw: Any) -> Node:
+@lru_cache(maxsize=1024)
+def _names_among(known: frozenset[str]) -> _Names:
+    return _Names(*(tuple(name for name in names if name in known) for names in _NAMES))
+
+
+def _names_in(body: Iterable[str]) -> _Names:
+    """The names that a body uses. An application's nodes use the same few: a search once, then a look-up."""
+    return _names_among(_KNOWN.intersection(body))
+
+
+def _node(raw: Any, names: _Names) -> Node:
     if not isinstance(raw, dict):
         return Node(raw if isinstance(raw, str) else None)
-    inner = raw.get("data")
-    sources = (raw, inner) if isinstance(inner, dict) else (raw,)
-    return Node(
-        content=_content(sources),
-        status=_status(sources),
-        author=_word(sources, ("author", "created_by")),
-        role=_word(sources, ("role",)),
-        is_question=(_word(sources, ("type",)) or "").lower() in _QUESTION_TYPES,
-    )
+    sources: tuple[dict[str, Any], ...] = (raw,)
+    inner = raw["data"] if names.inner else None
+    if isinstance(inner, dict):
+        sources, names = (raw, inner), _names_in((*raw, *inner))
+    status = _status(sources, names) if names.pruned or names.status else ACTIVE
+    author = _word(sources, names.author) if names.author else None
+    role = _word(sources, names.role) if names.role else None
+    type_ = _word(sources, names.type) if names.type else None
+    is_question = type_ is not None and type_.lower() in _QUESTION_TYPES
+    return Node(_content(sources, names.content), [], status, author, role, is_question)
 
 
-def _content(sources: tuple[dict[str, Any], ...]) -> str | None:
+def _content(sources: tuple[dict[str, Any], ...], keys: tuple[str, ...]) -> str | None:
     for source in sources:
-        for key in _CONTENT_KEYS:
+        for key in keys:
             value = source.get(key)
             if isinstance(value, str):
                 return value
-            if isinstance(value, int | float) and not isinstance(value, bool) and key != "value":
+            if isinstance(value, _NUMBERS) and not isinstance(value, bool) and key != "value":
                 return str(value)  # a number as "value" is a score, under any other key a short answer
     return None
 
 
-def _status(sources: tuple[dict[str, Any], ...]) -> str:
+def _status(sources: tuple[dict[str, Any], ...], names: _Names) -> str:
     for source in sources:
-        for key in _PRUNED_KEYS:
+        for key in names.pruned:
             if source.get(key) is True:
                 return PRUNED
-    word = (_word(sources, ("status", "state")) or ACTIVE).lower()
+    word = (_word(sources, names.status) or ACTIVE).lower()
     return PRUNED if word in _PRUNED_WORDS else word
 
 

@@ -17,7 +17,8 @@ from pipelines.derive.context import (
     answer,
     check_prompt,
 )
-from pipelines.derive.replay import CORRECT, INCORRECT, PARTIAL, NodeState, norm_text
+from pipelines.derive.replay import CORRECT, INCORRECT, PARTIAL, NodeState
+from pipelines.derive.texts import norm_text
 
 INJECT_OVER_PRUNED: Final = "inject_over_pruned"
 SURVIVOR_OVER_PRUNED: Final = "survivor_over_pruned"

@@ -8,19 +8,24 @@ others as far as its node is there with the same content.
 
 from __future__ import annotations
 
-import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from archiver.events import GRAPH_SNAPSHOT, VERDICTS
 from pipelines.derive.acts import LEVELS, Act, Session, actor_of
 from pipelines.derive.graphs import ACTIVE, PRUNED, Graph, Node, parse
+from pipelines.derive.texts import norm_text
 
 CORRECT: Final = "correct"
 INCORRECT: Final = "incorrect"
 PARTIAL: Final = "partial"
 CONFLICT: Final = "conflict"
+_by_position = attrgetter("position")
+_by_time = attrgetter("created_at_us", "position")
 _KIND_ORDER: Final = ("human", "auto", "model", "agent")
 
 
@@ -114,13 +119,13 @@ class NodeState:
 
     def _judgement(self, level: str, rules: Rules) -> tuple[str, str] | None:
         """(label, kind of actor) at a level."""
-        if not self.verdicts:
-            return None
-        for kind in _KIND_ORDER:
-            if kind in rules.verdict_kinds:
-                found = {v.label for (_, at), v in self.verdicts.items() if at == level and v.kind == kind}
-                if found:
-                    return (found.pop() if len(found) == 1 else CONFLICT), kind
+        found: dict[str, set[str]] = {}
+        for (_, at), verdict in self.verdicts.items():
+            if at == level and verdict.kind in rules.verdict_kinds:
+                found.setdefault(verdict.kind, set()).add(verdict.label)
+        for kind in _KIND_ORDER if found else ():
+            if kind in found:
+                return (found[kind].pop() if len(found[kind]) == 1 else CONFLICT), kind
         return None
 
     def is_tied(self, rules: Rules) -> bool:
@@ -152,20 +157,37 @@ class NodeState:
         return bool(until) and until[-1].prune
 
 
-@dataclass(slots=True)
+@dataclass
 class Epoch:
     """One graph of a session and what happened to its nodes.
 
     Attributes:
         appeared_us: When this graph replaced another one; None for the first.
+        nodes: The graph's nodes, then those that injects added.
+        touched: The nodes that acts named. Nothing happened to the others, and most nodes are others.
         first_act_us: The first act on one of its nodes while it was in force.
     """
 
     number: int
     graph: Graph
     appeared_us: int | None
-    states: dict[str, NodeState]
+    nodes: dict[str, Node]
+    touched: dict[str, NodeState] = field(default_factory=dict)
     first_act_us: int | None = None
+
+    def touch(self, node_id: str | None) -> NodeState | None:
+        """What happened to a node so far, to be added to; None where there is no such node."""
+        if node_id is None:
+            return None
+        state = self.touched.get(node_id)
+        if state is None and node_id in self.nodes:
+            state = self.touched[node_id] = NodeState(self.nodes[node_id])
+        return state
+
+    @cached_property
+    def states(self) -> Mapping[str, NodeState]:
+        """All nodes, in the graph's order, after the replay."""
+        return {node_id: self.touched.get(node_id) or NodeState(node) for node_id, node in self.nodes.items()}
 
 
 @dataclass(slots=True)
@@ -194,29 +216,16 @@ class Replay:
         return set({(e.target, e.actor, e.level): e.act.position for e in self.events}.values())
 
 
-def norm_text(text: str | None) -> str:
-    """The form in which texts are compared: NFC, runs of white space as one space, stripped."""
-    if not text:
-        return ""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(text.split())
-
-
 def replay(session: Session) -> Replay:
     """Replay a session; never raises on odd data."""
-    snapshots = sorted((act for act in session.acts if act.action_type == GRAPH_SNAPSHOT), key=lambda act: act.position)
+    snapshots = sorted((act for act in session.acts if act.action_type == GRAPH_SNAPSHOT), key=_by_position)
     ends = [act.position for act in snapshots]
     graphs = [parse(act.content) for act in snapshots] + [parse(session.graph_state)]
     appeared = [None, *(act.created_at_us for act in snapshots)]
-    epochs = [
-        Epoch(number, graph, since, {node_id: NodeState(node) for node_id, node in graph.nodes.items()})
-        for number, (graph, since) in enumerate(zip(graphs, appeared, strict=True))
-    ]
-    result = Replay(epochs)
-    for act in sorted(session.acts, key=lambda act: (act.created_at_us, act.position)):
+    result = Replay([Epoch(i, graph, appeared[i], dict(graph.nodes)) for i, graph in enumerate(graphs)])
+    for act in sorted(session.acts, key=_by_time):
         if act.action_type != GRAPH_SNAPSHOT:
-            _apply(session, result, sum(end < act.position for end in ends), act)
+            _apply(session, result, bisect_left(ends, act.position), act)
     return result
 
 
@@ -224,19 +233,26 @@ def _apply(session: Session, result: Replay, number: int, act: Act) -> None:
     home = result.epochs[number]
     actor, kind = actor_of(act.metadata, session.user_id)
     node_id = _inject(home, act, kind, result) if act.action_type == "inject" else act.node_id
-    state = None if node_id is None else home.states.get(node_id)
+    state = home.touch(node_id)
     if state is not None and home.first_act_us is None:
         home.first_act_us = act.created_at_us
     if act.feedback in VERDICTS:
         _record_verdict(session, result, home, act, (actor, kind, node_id))
-    if state is None or node_id is None:
+    if state is None:
         return
-    for epoch in result.epochs:
-        other = epoch.states.get(node_id)
-        if other is not None and (epoch is home or norm_text(other.node.content) == norm_text(state.node.content)):
-            _record_choice(other, act, actor, kind)
-            if epoch is not home and state.inject and act.action_type == "inject":
-                other.inject = state.inject
+    for same in _everywhere(result, home, node_id, state):
+        _record_choice(same, act, actor, kind)
+        if act.action_type == "inject":
+            same.inject = state.inject
+
+
+def _everywhere(result: Replay, home: Epoch, node_id: str | None, state: NodeState) -> Iterator[NodeState]:
+    """A node of one graph, and of the others as far as it is there with the same content."""
+    yield state
+    for epoch in result.epochs if len(result.epochs) > 1 else ():
+        other = None if epoch is home else epoch.touch(node_id)
+        if other is not None and norm_text(other.node.content) == norm_text(state.node.content):
+            yield other
 
 
 def _record_choice(state: NodeState, act: Act, actor: str, kind: str) -> None:
@@ -256,20 +272,16 @@ def _record_choice(state: NodeState, act: Act, actor: str, kind: str) -> None:
 
 def _record_verdict(session: Session, result: Replay, home: Epoch, act: Act, who: tuple[str, str, str | None]) -> None:
     actor, kind, node_id = who
-    label = str(act.feedback)
-    state = None if node_id is None else home.states.get(node_id)
+    state = home.touch(node_id)
     message = session.message_index(node_id) if node_id is not None and not home.graph.nodes and state is None else None
     named = act.metadata.get("level")
     level = str(named) if named is not None else "answer" if node_id is None or message is not None else "step"
-    verdict = Verdict(label, kind)
+    verdict = Verdict(str(act.feedback), kind)
     target: tuple[Any, ...]
     if state is not None:
-        content = norm_text(state.node.content) if len(result.epochs) > 1 else ""
-        target = ("node", node_id, content)
-        for epoch in result.epochs:
-            other = epoch.states.get(str(node_id))
-            if other is not None and (epoch is home or norm_text(other.node.content) == content):
-                other.verdicts[actor, level] = verdict
+        target = ("node", node_id, norm_text(state.node.content) if len(result.epochs) > 1 else "")
+        for same in _everywhere(result, home, node_id, state):
+            same.verdicts[actor, level] = verdict
     elif message is not None:
         target = ("message", message)
         if not _outdated(session, message, act):
@@ -287,43 +299,38 @@ def _outdated(session: Session, message: int, act: Act) -> bool:
 
 def _inject(home: Epoch, act: Act, kind: str, result: Replay) -> str | None:
     """Apply an inject to its graph; the id of the injected node, None where the inject means nothing."""
-    states, text = home.states, act.content
+    nodes, text = home.nodes, act.content
     parent, replaced = act.metadata.get("parent_id"), act.metadata.get("replaces")
     inject = Inject(kind, act.created_at_us, None if replaced is None else str(replaced))
     node_id = act.node_id
-    if parent is None and replaced is None and node_id in states and not _same(states[node_id], text):
+    if parent is None and replaced is None and node_id in nodes and not _says(nodes[node_id], text):
         parent, node_id = node_id, None
     node_id = node_id if node_id is not None else f"inject-{act.position}"
-    known = states.get(node_id)
-    if not norm_text(text) or (known is not None and known.node.content is not None and not _same(known, text)):
+    known = nodes.get(node_id)
+    if not norm_text(text) or (known is not None and known.content is not None and not _says(known, text)):
         result.rejects.append(("inject_conflict", node_id))
         return None
     if known is None:
-        known = states[node_id] = NodeState(Node(text, author=str(act.metadata.get("actor") or "human")))
-    known.node.content = known.node.content if known.node.content is not None else text
-    known.node.parents = known.node.parents or _inject_parents(states, node_id, parent, inject.replaces)
-    known.inject = inject
+        known = nodes[node_id] = Node(text, author=str(act.metadata.get("actor") or "human"))
+    known.content = known.content if known.content is not None else text
+    known.parents = known.parents or _inject_parents(nodes, node_id, parent, inject.replaces)
+    home.touched.setdefault(node_id, NodeState(known)).inject = inject
     return node_id
 
 
-def _inject_parents(states: Mapping[str, NodeState], node_id: str, parent: object, replaces: str | None) -> list[str]:
+def _inject_parents(nodes: Mapping[str, Node], node_id: str, parent: object, replaces: str | None) -> list[str]:
     if parent is not None:
-        return [str(parent)] if str(parent) in states and str(parent) != node_id else []
-    if replaces is not None and replaces in states:
-        return [p for p in states[replaces].node.parents if p != node_id]
+        return [str(parent)] if str(parent) in nodes and str(parent) != node_id else []
+    if replaces is not None and replaces in nodes:
+        return [p for p in nodes[replaces].parents if p != node_id]
     return []
 
 
-def _same(state: NodeState, text: str | None) -> bool:
-    return norm_text(state.node.content) == norm_text(text)
+def _says(node: Node, text: str | None) -> bool:
+    return norm_text(node.content) == norm_text(text)
 
 
 def _names(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     return tuple(str(name) for name in value) if isinstance(value, list) else (str(value),)
-
-
-def nodes_in(epoch: Epoch) -> Iterator[tuple[str, NodeState]]:
-    """The nodes of a graph in the order of their ids."""
-    yield from sorted(epoch.states.items())

@@ -36,7 +36,7 @@ def training_rows(session: Session, rules: Rules = DEFAULT_RULES, sets: Collecti
         add_prompt(out, session)
         return Derived(tuple(out.rows), tuple(out.rejects))
     result = replay(session)
-    contexts = [GraphContext(session, epoch, rules) for epoch in result.epochs if epoch.states]
+    contexts = [GraphContext(session, epoch, rules) for epoch in result.epochs if epoch.nodes]
     if "sft" in sets:
         add_conversation(out, session, result, contexts, rules)
     if "prompts" in sets:
@@ -66,7 +66,7 @@ def _missing(out: Collector, result: Replay, sets: Collection[str]) -> list[Reje
     """Rejects that no candidate carries: injects that mean nothing, and sets without any candidate."""
     conflicts = [Reject("preferences", reason, node) for reason, node in result.rejects if "preferences" in sets]
     known = {row.set_name for row in out.rows} | {reject.set_name for reject in (*out.rejects, *conflicts)}
-    has_graph = any(epoch.states for epoch in result.epochs)
+    has_graph = any(epoch.nodes for epoch in result.epochs)
     return conflicts + [
         Reject(name, reason if has_graph or name == "unpaired" else "no_graph")
         for name, reason in _NO_CANDIDATE.items()

@@ -12,6 +12,8 @@ from archiver import segments
 from archiver.events import Interaction, Message, SessionRecord
 from pipelines import schema
 from pipelines.derive import actor_columns, replay, table_rows, training_rows
+from pipelines.derive.texts import decode
+from pipelines.schema import TABLES
 
 
 def record(*interactions: Interaction, graph: object = None, **changes: object) -> SessionRecord:
@@ -34,7 +36,7 @@ def test_nodes_after_replay() -> None:
     prune, revive = (Interaction(9, action, "a") for action in ("prune", "resurrect"))
     inject = Interaction(8, "inject", "h", "42!", None, '{"parent_id": "a"}')
     rows = table_rows(segments.records_to_batch([record(prune, revive, inject, verdict("a", "partial"), graph=GRAPH)]))
-    assert rows.nodes.schema == schema.NODES.schema
+    assert rows.nodes.cast(schema.NODES.schema).schema == schema.NODES.schema
     assert rows.nodes.drop(["session_uid", "session_id", "user_id"]).to_pylist() == [
         {
             "node_id": "a", "parent_ids": ["q"], "depth": 1, "content": "42", "author": "m", "status": "active",
@@ -64,7 +66,7 @@ def test_feedback_in_long_form() -> None:
         Interaction(9, "feedback", "a", None, "superb"),
     ]
     feedback = table_rows(segments.records_to_batch([record(*acts, graph=GRAPH)])).feedback
-    assert feedback.schema == schema.FEEDBACK.schema
+    assert feedback.cast(schema.FEEDBACK.schema).schema == schema.FEEDBACK.schema
     columns = ["interaction_index", "label", "score", "actor", "annotator", "actor_kind", "level", "is_latest",
                "node_status", "node_known", "context"]  # fmt: skip
     assert [tuple(row.values()) for row in feedback.select(columns).to_pylist()] == [
@@ -109,9 +111,34 @@ def test_rows_are_aligned_with_the_batch_whatever_its_slice() -> None:
     assert part.graph_format == whole.graph_format[20:50]
     wanted = pa.array([r.session_uid for r in records[20:50]])
     for name in ("nodes", "feedback"):
-        every = getattr(whole, name)
-        assert getattr(part, name) == every.filter(pc.is_in(every["session_uid"], wanted))
-        assert getattr(part, name).num_rows > 0
+        every, some = (getattr(rows, name).cast(TABLES[name].schema) for rows in (whole, part))
+        assert some == every.filter(pc.is_in(every["session_uid"], wanted))
+        assert some.num_rows > 0
+
+
+def test_a_client_id_of_a_message_that_is_not_there() -> None:
+    one = record(verdict("x", "correct"), extra='{"messages": {"7": {"id": "x"}}}')
+    assert table_rows(segments.records_to_batch([one])).feedback["level"].to_pylist() == ["step"]
+    assert not [row for row in training_rows(as_sessions([one])[0]).rows if row.set_name == "unpaired"]
+
+
+def test_parents_of_a_node_with_several() -> None:
+    graph = {"nodes": {"q": {}, "a": {"parent": "q"}, "b": {"parents": ["a", "q"]}, "c": {}}}
+    nodes = table_rows(segments.records_to_batch([record(), record(graph=graph), record(graph=GRAPH)])).nodes
+    assert nodes["parent_ids"].to_pylist() == [["q"], ["a", "q"], [], [], ["q"], []]
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", " {} ", '{"a": 1}\n', "[1, NaN]", "1" * 30, "-0", '"\\ud83d\\ude00"', '{"a": 1, "a": 2}', "\t7"]
+)
+def test_decoding_is_that_of_the_json_module(text: str) -> None:
+    assert repr(decode(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", " ", "{} x", "{}{}", "\ufeff{}", "nul", '{"a": 1', "1" * 5000])
+def test_what_is_no_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        decode(text)
 
 
 def test_an_empty_batch() -> None:
