@@ -37,7 +37,7 @@ RUN_APP: Final = "run"
 """Application id of the app-transaction that carries the number of the run."""
 
 _VECTOR: Final = "sessionlake"
-_CONFIGURATION: Final = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 3650 days"}
+_CONFIGURATION: Final = {"delta.checkpointInterval": "5", "delta.logRetentionDuration": "interval 3650 days"}
 _STATISTICS: Final = ("session_uid", "created_at", "message_index", "interaction_index", "day")
 
 
