@@ -222,7 +222,17 @@ def _sqlite(hot: HotStore) -> Finding:
         found = str(connection.execute("SELECT sqlite_version()").fetchone()[0])
     if _numbers(found) < _OLDEST_SQLITE:
         return Finding("sqlite", "failure", f"{found} is too old", "use a Python whose SQLite is 3.37 or newer")
-    return Finding("sqlite", "ok", found)
+    bug = (
+        "; its WAL-reset bug cannot occur: every commit and checkpoint passes the gate" if _resets_badly(found) else ""
+    )
+    return Finding("sqlite", "ok", f"{found}{bug}")
+
+
+def _resets_badly(version: str) -> bool:
+    """Whether this SQLite can lose a WAL when two connections write and checkpoint at the same instant."""
+    found = _numbers(version)
+    mended = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+    return found < mended[-1] and not any(found[:2] == fix[:2] and found >= fix for fix in mended)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

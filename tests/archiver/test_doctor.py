@@ -124,3 +124,14 @@ def test_the_local_side_is_looked_at(tmp_path: Path, directory_store: DirectoryS
         levels = _levels(doctor.examine(settings, directory_store, hot))
     assert levels["sqlite"] == "ok"
     assert levels["disk space"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ("3.40.1", True), ("3.44.5", True), ("3.44.6", False), ("3.45.0", True), ("3.50.6", True),
+        ("3.50.7", False), ("3.51.2", True), ("3.51.3", False), ("3.52.0", False), ("4.0.0", False),
+    ],
+)  # fmt: skip
+def test_the_versions_whose_wal_reset_bug_the_gate_covers_are_known(version: str, affected: bool) -> None:
+    assert doctor._resets_badly(version) is affected

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -428,3 +430,16 @@ def test_a_closed_manager_says_so(manager: SessionManager) -> None:
         manager.get_session("s")
     with pytest.raises(StorageError, match="closed"):
         manager.add_message("s", "user", "x")
+
+
+def test_a_program_that_ends_right_after_a_restore_ends_well(tmp_path: Path) -> None:
+    script = f"""
+from archiver import SessionManager
+manager = SessionManager({str(tmp_path / "s")!r}, session_max_age_hours=0)
+manager.create_session("s").add_message("user", "hello")
+manager.save_session("s")
+manager.cleanup_stale_sessions()
+print(len(manager.get_session("s", restore=True).chat_history))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
