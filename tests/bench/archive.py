@@ -221,12 +221,14 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--flat", type=int, default=10_000, help="the smaller run that peak memory is compared with")
     parser.add_argument("--original", type=int, default=4_000)
+    parser.add_argument("--quick", action="store_true", help="a fiftieth of everything")
     parser.add_argument("--contestant", choices=["ours", "original"])
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--endpoint")
     arguments = parser.parse_args()
     if arguments.contestant is None:
-        print(json.dumps(compare(arguments.sessions, arguments.flat, arguments.original), indent=2))
+        sizes = [n // 50 if arguments.quick else n for n in (arguments.sessions, arguments.flat, arguments.original)]
+        print(json.dumps(compare(*sizes), indent=2))
         return
     storage = S3Server("seaweed", arguments.endpoint).settings()
     run = ours if arguments.contestant == "ours" else original
