@@ -27,13 +27,12 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from hot_peers import CONTESTANTS, Contestant  # noqa: E402  beside this file, which is run as a program
+from hot_bars import ADK, CACHE, LOG, OPENAI, OURS, POWER, RAW, table  # noqa: E402  beside this file, which is run as a program
+from hot_peers import CONTESTANTS, Contestant  # noqa: E402
 
 Result = dict[str, float]
 TEXT = ("The reasoning node weighs evidence; the user marked branch 7 as partial and asked for sources.\n" * 5)[:400]
-OURS, POWER, HELD = "sessionlake interval", "sessionlake power", "sessionlake held object"
-RAW, LOG = "raw SQLite + flock", "raw shared log"
-OPENAI, ADK, CACHE = "openai-agents SQLiteSession", "google-adk SqliteSessionService", "diskcache push"
+HELD = "sessionlake held object"
 
 
 def main() -> int:
@@ -49,8 +48,16 @@ def main() -> int:
         results[cell] = _rounds(cell, [n for n in names if n not in missing], run, arguments)
         _print_cell(cell, results[cell])
     if arguments.out:
-        Path(arguments.out).write_text(json.dumps({"machine": _machine(), "cells": results}, indent=1))
+        results = _merged(Path(arguments.out), results)
+    print(f"\n{table(results)}")
     return 0
+
+
+def _merged(out: Path, results: dict[str, dict[str, Result]]) -> dict[str, dict[str, Result]]:
+    """Put these cells into the file of earlier runs, so that a long run can be made in pieces."""
+    known = json.loads(out.read_text())["cells"] if out.exists() else {}
+    out.write_text(json.dumps({"machine": _machine(), "cells": known | results}, indent=1))
+    return known | results
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="time of one contestant in one cell")
     parser.add_argument("--directory", help="where the stores are made (default: a temporary directory)")
-    parser.add_argument("--out", help="JSON file of all results")
+    parser.add_argument("--out", help="JSON file of all results; what an earlier run left in it is kept")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.4
@@ -246,6 +253,7 @@ def long_history(name: str, directory: Path, seconds: float) -> Result:
 
 def loading(name: str, directory: Path, seconds: float) -> Result:
     """Loading whole sessions as typed objects, store open: median of 50; and disk per 1,000 messages."""
+    empty = _size(name, directory / "empty")
     contestant = CONTESTANTS[name](directory)
     contestant.prepare(["short", "long"])
     for i in range(20):
@@ -262,9 +270,19 @@ def loading(name: str, directory: Path, seconds: float) -> Result:
             times.append(time.perf_counter() - before)
         figures[label] = statistics.median(times) * 1e6
     contestant.close()
-    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    figures["MB per 1,000"] = size / 1.02 / 1e6
+    figures["MB per 1,000"] = (_bytes_in(directory) - 2 * empty) / 1.02 / 1e6
     return figures
+
+
+def _size(name: str, directory: Path) -> int:
+    """What a store takes before it holds anything."""
+    directory.mkdir()
+    CONTESTANTS[name](directory).close()
+    return _bytes_in(directory)
+
+
+def _bytes_in(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def a_million(name: str, directory: Path, seconds: float) -> Result:
