@@ -32,6 +32,7 @@ INPUT_COLUMNS: Final = (
     "session_uid", "user_id", "language", "action_type", "label", "actor_kind", "level", "is_latest",
 )  # fmt: skip
 _GROUP: Final = ("dt", "language", "actor_kind", "level", "action_type")
+_KEYS: Final = ["grain", *_GROUP]
 _WILSON_Z: Final = 1.959963984540054
 
 Floats = npt.NDArray[np.float64]
@@ -43,7 +44,7 @@ class Partial:
 
     Attributes:
         counts: grain, _GROUP, n, correct, incorrect, partial, n_sessions.
-        users: grain, _GROUP, user_id: each once.
+        users: _GROUP, user_id: each once; coarser grains follow from it.
     """
 
     counts: pa.Table
@@ -66,40 +67,45 @@ def partial(feedback: pa.Table, dt: str) -> Partial:
     columns["dt"] = pa.array([dt] * latest.num_rows, pa.string())
     columns |= {v: pc.equal(latest["label"], v).cast(pa.int64()) for v in VERDICTS}
     rows = pa.table(columns)
-    counts, users = zip(*(_grain(rows, grain) for grain in GRAINS), strict=True)
-    return Partial(pa.concat_tables(counts), pa.concat_tables(users))
+    counts = [_counted(_rolled_up(rows, grain)) for grain in GRAINS]
+    named = rows.filter(rows["user_id"].is_valid())
+    users = named.group_by([*_GROUP, "user_id"], use_threads=False).aggregate([])
+    return Partial(pa.concat_tables(counts), users)
 
 
-def _grain(rows: pa.Table, grain: str) -> tuple[pa.Table, pa.Table]:
+def _rolled_up(rows: pa.Table, grain: str) -> pa.Table:
+    """The rows with the grain's name, and a sign in place of what it does not tell apart."""
     for name in GRAINS[grain]:
-        rows = rows.set_column(
-            rows.schema.get_field_index(name), name, pa.array([ROLLED_UP] * rows.num_rows, pa.string())
-        )
-    rows = rows.append_column("grain", pa.array([grain] * rows.num_rows, pa.string()))
-    keys = ["grain", *_GROUP]
-    counts = rows.group_by(keys, use_threads=False).aggregate(
+        sign = pa.repeat(ROLLED_UP, rows.num_rows)
+        rows = rows.set_column(rows.schema.get_field_index(name), name, sign)
+    return rows.append_column("grain", pa.repeat(grain, rows.num_rows))
+
+
+def _counted(rows: pa.Table) -> pa.Table:
+    counts = rows.group_by(_KEYS, use_threads=False).aggregate(
         [([], "count_all"), *((v, "sum") for v in VERDICTS), ("session_uid", "count_distinct")]
     )
-    counts = counts.select([*keys, "count_all", *(f"{v}_sum" for v in VERDICTS), "session_uid_count_distinct"])
-    named = rows.filter(rows["user_id"].is_valid())
-    users = named.group_by([*keys, "user_id"], use_threads=False).aggregate([])
-    return counts.rename_columns([*keys, "n", *VERDICTS, "n_sessions"]), users.select([*keys, "user_id"])
+    counts = counts.select([*_KEYS, "count_all", *(f"{v}_sum" for v in VERDICTS), "session_uid_count_distinct"])
+    return counts.rename_columns([*_KEYS, "n", *VERDICTS, "n_sessions"])
 
 
 def summarise(partials: Sequence[Partial]) -> dict[str, pa.Table]:
     """Rows of feedback_summary for every date that the parts, which must be all of it, hold."""
     if not partials:
         return {}
-    keys = ["grain", *_GROUP]
     counts = pa.concat_tables(p.counts for p in partials)
     names = ["n", *VERDICTS, "n_sessions"]
-    summed = counts.group_by(keys, use_threads=False).aggregate([(n, "sum") for n in names])
-    summed = summed.select([*keys, *(f"{n}_sum" for n in names)]).rename_columns([*keys, *names])
+    summed = counts.group_by(_KEYS, use_threads=False).aggregate([(n, "sum") for n in names])
+    summed = summed.select([*_KEYS, *(f"{n}_sum" for n in names)]).rename_columns([*_KEYS, *names])
     users = pa.concat_tables(p.users for p in partials)
-    distinct = users.group_by(keys, use_threads=False).aggregate([("user_id", "count_distinct")])
-    joined = summed.join(distinct, keys, join_type="left outer", use_threads=False)
+    distinct = pa.concat_tables(_distinct_users(_rolled_up(users, grain)) for grain in GRAINS)
+    joined = summed.join(distinct, _KEYS, join_type="left outer", use_threads=False)
     rows = _with_rates(joined).sort_by([(k, "ascending") for k in FEEDBACK_SUMMARY.sort_keys])
     return {dt: rows.filter(pc.equal(rows["day"], dt)) for dt in pc.unique(rows["day"]).to_pylist()}
+
+
+def _distinct_users(users: pa.Table) -> pa.Table:
+    return users.group_by(_KEYS, use_threads=False).aggregate([("user_id", "count_distinct")])
 
 
 def _with_rates(joined: pa.Table) -> pa.Table:
