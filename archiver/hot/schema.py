@@ -33,8 +33,9 @@ CONNECTION_PRAGMAS: Final = (
     "secure_delete=ON",  # without it deleted texts stay readable in the file
     "temp_store=MEMORY",
     "cache_size=-16000",
-    # At 4,000 appends are 1.1 × as fast (a checkpoint syncs twice behind the gate), but a WAL grows for longer, and
-    # fdatasync of a growing file commits the file system's journal: `power` falls from 0.78 to 0.69 of a raw log.
+    # At 4,000 appends are 1.1 × as fast (a checkpoint syncs twice behind the gate), but a WAL grows for longer,
+    # and every fdatasync of a growing file commits the file system's journal: `power` falls from 0.78 to 0.69
+    # of a raw log.
     "wal_autocheckpoint=1000",
     "journal_size_limit=16777216",
 )
