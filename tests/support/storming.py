@@ -44,6 +44,15 @@ class Storm:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(20)
+        self._await_children()
+
+    def _await_children(self) -> None:
+        """A killed process keeps its locks until its last system call ends."""
+        deadline = time.monotonic() + 20
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.01)
 
     def start(self, role: str) -> int:
         """Fork an archiver or a writer; returns its pid."""
