@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -12,6 +13,8 @@ from archiver.events import SessionRecord
 from archiver.program import HotOption, StorageOption, program_of, shown_time
 from archiver.sessions import Session, SessionManager
 from archiver.settings import Settings
+
+T = TypeVar("T")
 
 
 def sessions_list(
@@ -35,27 +38,23 @@ def sessions_list(
 
 def find_session(settings: Settings, session_id: str) -> Session:
     """The session, live or else archived, without restoring it; UnknownSessionError if there is none."""
-    with SessionManager.from_settings(settings) as manager:
-        session = manager.peek(session_id)
-    if session is None:
-        raise _unknown(session_id)
-    return session
+    return _found(settings, session_id, SessionManager.peek)
 
 
 def find_record(settings: Settings, session_id: str) -> SessionRecord:
     """The same with all that the archive keeps: revision, client ids, earlier states of the graph."""
+    return _found(settings, session_id, SessionManager.peek_record)
+
+
+def _found(settings: Settings, session_id: str, look: Callable[[SessionManager, str], T | None]) -> T:
     with SessionManager.from_settings(settings) as manager:
-        record = manager.peek_record(session_id)
-    if record is None:
-        raise _unknown(session_id)
-    return record
-
-
-def _unknown(session_id: str) -> UnknownSessionError:
-    return UnknownSessionError(
-        "no such session, live or archived", operation="show", key=session_id,
-        hint="sessionlake sessions list names live ones; another --hot or --storage may hold it",
-    )  # fmt: skip
+        found = look(manager, session_id)
+    if found is None:
+        raise UnknownSessionError(
+            "no such session, live or archived", operation="show", key=session_id,
+            hint="sessionlake sessions list names live ones; another --hot or --storage may hold it",
+        )  # fmt: skip
+    return found
 
 
 def print_session(console: Console, session: Session) -> None:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from archiver.events import VERDICTS
 from pipelines import derive, splits
+from pipelines.columns import repeated
 from pipelines.derive import TableRows
 from pipelines.schema import INTERACTIONS, MESSAGES_TABLE, SCHEMA_VERSION, SESSIONS
 
@@ -74,8 +75,8 @@ def interactions(batch: pa.RecordBatch, stored: pa.Array) -> pa.Table:
 def _actors(metadata: pa.Array, user_ids: pa.Array, parent: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Actor and actor kind of every event; only metadata that can name one is parsed."""
     users = pc.binary_join_element_wise("human", pc.if_else(pc.equal(user_ids, ""), None, user_ids), ":")
-    actor = _repeated(pc.fill_null(users, "human"), parent)
-    kind = _repeated(pa.array(["human"]), pa.array(np.zeros(len(parent), np.int32)))
+    actor = repeated(pc.fill_null(users, "human"), parent)
+    kind = repeated(pa.array(["human"]), pa.array(np.zeros(len(parent), np.int32)))
     named = pc.or_(pc.match_substring(metadata, '"actor"'), pc.match_substring(metadata, '"annotator"'))
     if not pc.any(named).as_py():
         return actor, kind
@@ -188,21 +189,7 @@ def _tail(lists: pa.ListArray, stored: pa.Array) -> tuple[pa.StructArray, pa.Arr
 
 def _keys(batch: pa.RecordBatch, parent: pa.Array) -> dict[str, pa.Array]:
     """The session's keys for each of its events, as dictionaries: no text is copied, and Parquet stores them so."""
-    return {name: _repeated(batch.column(name), parent) for name in ("session_uid", "session_id", "user_id")}
-
-
-def _repeated(values: pa.Array, rows: pa.Array) -> pa.DictionaryArray:
-    """``values.take(rows)``, where a dictionary holds each value that occurs, once.
-
-    Parquet writes a dictionary as it comes: an entry of a session without rows would outlive its erasure,
-    and for a second entry of the same text it reserves bytes that it never fills.
-    """
-    at = rows.to_numpy()
-    occurs = np.zeros(len(values), bool)
-    occurs[at] = True
-    codes = values.filter(pa.array(occurs)).dictionary_encode()
-    position = np.cumsum(occurs, dtype=np.int32) - 1
-    return pa.DictionaryArray.from_arrays(codes.indices.take(pa.array(position[at])), codes.dictionary)
+    return {name: repeated(batch.column(name), parent) for name in ("session_uid", "session_id", "user_id")}
 
 
 def _table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:

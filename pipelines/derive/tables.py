@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from archiver.events import canonical_json
 from pipelines import schema
+from pipelines.columns import repeated
 from pipelines.derive.acts import Session, acts_of
 from pipelines.derive.graphs import Node, depths
 from pipelines.derive.replay import NodeState, Replay, replay
@@ -31,7 +32,7 @@ class TableRows:
         n_nodes: int32, for each row of the batch.
         graph_format: string, for each row of the batch.
 
-    What is a session's own, as its keys, comes as dictionaries: nothing is copied, and Parquet stores them so.
+    What is a session's own, as its keys, comes as dictionaries: no text is copied, and Parquet stores them so.
     """
 
     nodes: pa.Table
@@ -91,9 +92,10 @@ class _Rows:
     def table(self, batch: pa.RecordBatch) -> pa.Table:
         """The table, with its sessions' keys and language from the batch."""
         rows = pa.array(self.column("row"), pa.int32())
-        own = {name: batch.column(name).dictionary_encode() for name in _OF_SESSION}
         names = self._schema.names
-        return pa.table({name: own[name].take(rows) if name in own else self.array(name) for name in names})
+        return pa.table(
+            {name: repeated(batch.column(name), rows) if name in _OF_SESSION else self.array(name) for name in names}
+        )
 
 
 class _Nodes(_Rows):

@@ -12,7 +12,7 @@ from archived import continued, put, session
 
 from archiver.objects import DirectoryStore
 from archiver.settings import Settings
-from pipelines import compaction, lake
+from pipelines import compaction
 
 PROGRAM = Path(__file__).parents[1] / "support" / "poisoned.py"
 NOW_US = 1_790_900_000_000_000
@@ -34,23 +34,25 @@ def test_no_file_holds_bytes_of_unwritten_memory(tmp_path: Path) -> None:
     assert written(tmp_path / "b", 170) == first
 
 
-def test_a_file_names_no_session_without_a_row_in_it(tmp_path: Path) -> None:
-    """An entry of a dictionary without a row would outlive the session's erasure."""
+def test_a_file_names_nobody_without_a_row_in_it(tmp_path: Path) -> None:
+    """An entry of a dictionary without a row would outlive its session's erasure."""
     store = DirectoryStore(tmp_path)
-    records = [session(n, days=1, n_messages=4, user_id="u1") for n in range(6)]
-    put(store, 1, records)
-    compaction.compact(store, Settings(runner={"workers": 1}), now_us=NOW_US)
-    quiet = continued(records[0], messages=0)
-    put(store, 2, [quiet, continued(records[1])])
-    compaction.compact(store, Settings(runner={"workers": 1}), now_us=NOW_US + 1)
-    files = sorted(lake.local_path(store, "tables/messages/data").rglob("part-0000000002-*"))
-    assert [pq.read_table(file, columns=["session_id"])["session_id"].unique().to_pylist() for file in files] == [
-        ["s1"]
-    ]
-    assert all(quiet.session_uid.encode() not in pages(file, "session_uid") for file in files)
+    settings = Settings(runner={"workers": 1})
+    bare = [session(n, days=1, user_id=f"bare{n}", interactions=(), graph_state=None) for n in range(3)]
+    records = [session(n, days=1, n_messages=4, user_id=f"u{n % 2}") for n in range(3, 12)]
+    put(store, 1, [*bare, *records, session(12, days=1, n_messages=0, user_id="silent")])
+    compaction.compact(store, settings, now_us=NOW_US)
+    put(store, 2, [continued(records[0], messages=0), continued(records[1])])
+    compaction.compact(store, settings, now_us=NOW_US + 1)
+    files = sorted((tmp_path / "tables").glob("*/data/**/*.parquet"))
+    with_keys = [file for file in files if "feedback_summary" not in file.parts]
+    assert {file.parts[-4] for file in with_keys} == {"sessions", "messages", "interactions", "nodes", "feedback"}
+    for file in with_keys:
+        for key in ("session_uid", "session_id", "user_id"):
+            assert entries(file, key) == set(pq.ParquetFile(file).read([key])[key].drop_null().to_pylist()), file
 
 
-def pages(file: Path, column: str) -> bytes:
-    """The pages of one column, decompressed."""
-    found = pq.read_table(file.open("rb"), columns=[column], read_dictionary=[column])[column].chunk(0).dictionary
-    return b"\n".join(value.encode() for value in found.to_pylist())
+def entries(file: Path, column: str) -> set[str]:
+    """What the dictionary pages of a column hold."""
+    chunks = pq.ParquetFile(file, read_dictionary=[column]).read([column])[column].chunks
+    return {value for chunk in chunks for value in chunk.dictionary.to_pylist()}
