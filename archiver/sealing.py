@@ -108,7 +108,10 @@ def _seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: in
 
 def build(hot: HotStore, segment: Segment) -> Built:
     """Write a segment's file from its claims, as they were when claimed. The same claims give the same digest."""
-    return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), hot.claims.records(segment))
+    groups = hot.claims.records(
+        segment, group_sessions=segments.ROW_GROUP_SESSIONS, group_bytes=segments.ROW_GROUP_BYTES
+    )
+    return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), groups)
 
 
 def rebuild(hot: HotStore, segment: Segment) -> SpoolFile:

@@ -80,9 +80,9 @@ class Claims:
 
     # ---------------------------------------------------------------- build and close
 
-    def records(self, segment: Segment) -> Iterator[list[SessionRecord]]:
-        """The claimed sessions of a segment as they were when claimed, sorted by session_uid."""
-        return frozen.claimed_records(self._db, segment.segment)
+    def records(self, segment: Segment, *, group_sessions: int, group_bytes: int) -> Iterator[list[SessionRecord]]:
+        """The claimed sessions of a segment as they were when claimed, in groups, sorted by session_uid."""
+        return frozen.claimed_records(self._db, segment.segment, group_sessions=group_sessions, group_bytes=group_bytes)
 
     def note_members(self, segment: Segment, members: Iterable[Member]) -> None:
         """Keep what the build found out, for the archived index."""

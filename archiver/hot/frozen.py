@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from archiver.errors import CorruptDataError
 from archiver.events import FeedbackCounts, Interaction, Message, SessionRecord
 from archiver.hot.schema import MESSAGE
 from archiver.hot.transactions import Transactions
 
-GROUP_SESSIONS: Final = 128  # a segment's row group; not imported from there: that brings Arrow,
-GROUP_BYTES: Final = 8 * 1024**2  # a quarter of a second at start-up, which no chat handler needs
 _SESSIONS = """
 SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, s.reported, c.revision, g.claimed_us,
   c.last_seq, EXISTS (SELECT 1 FROM event e WHERE e.sid = c.sid AND e.client_id IS NOT NULL),
@@ -49,29 +47,31 @@ def live_record(connection: sqlite3.Connection, session_id: str) -> SessionRecor
     return None if row is None else _record(connection, row)
 
 
-def claimed_records(database: Transactions, segment: int) -> Iterator[list[SessionRecord]]:
-    """The sessions of an unreleased segment sorted by session_uid, a row group at a time.
+def claimed_records(
+    database: Transactions, segment: int, *, group_sessions: int, group_bytes: int
+) -> Iterator[list[SessionRecord]]:
+    """The sessions of an unreleased segment sorted by session_uid, in groups of so many, or of so much text.
 
     Every group is one short read transaction. CorruptDataError names a session whose rows cannot be read.
     """
     after = ""
     while True:
         with database.reader() as connection:
-            found = connection.execute(_SESSIONS, (segment, after, GROUP_SESSIONS)).fetchall()
+            found = connection.execute(_SESSIONS, (segment, after, group_sessions)).fetchall()
             if not found:
                 return
-            sessions = _within_a_group(found)
+            sessions = _head(found, group_bytes)
             records = [_record(connection, row) for row in sessions]
         yield records
         after = sessions[-1][1]
 
 
-def _within_a_group(sessions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The head whose texts fill a row group: its events are all in memory at once."""
+def _head(sessions: list[tuple[Any, ...]], group_bytes: int) -> list[tuple[Any, ...]]:
+    """The head whose texts fill a group: its events are all in memory at once."""
     total = 0
     for count, row in enumerate(sessions, start=1):
         total += row[2]
-        if total >= GROUP_BYTES:
+        if total >= group_bytes:
             return sessions[:count]
     return sessions
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from archiver import segments
-from archiver.hot import frozen
 from pipelines.cli.commands import COMMANDS, GROUPS, program
 from pipelines.cli.lazy import LazyCommand
 
@@ -72,7 +70,3 @@ def test_every_line_of_the_list_fits_a_terminal_of_80_columns() -> None:
     lines = [line for _, line in COMMANDS.values()]
     lines += [line for _, places in GROUPS.values() for _, line in places.values()]
     assert [line for line in lines if len(line) > 66] == []
-
-
-def test_the_store_reads_in_groups_of_the_segment_without_importing_it() -> None:
-    assert (frozen.GROUP_SESSIONS, frozen.GROUP_BYTES) == (segments.ROW_GROUP_SESSIONS, segments.ROW_GROUP_BYTES)
