@@ -18,7 +18,6 @@ from pipelines import lake, runs
 from pipelines.compaction.plan import (
     Discovery,
     Gap,
-    Part,
     SegmentKeys,
     advanced,
     cut_tasks,
@@ -235,7 +234,7 @@ class _Compaction:
             MapTask(
                 self._store,
                 plan.run,
-                tuple(_chosen_part(part, *by_ref[part.ref]) for part in parts),
+                tuple(ChosenPart.cut(part, *by_ref[part.ref]) for part in parts),
                 self._settings.exports.split_salt,
                 self._settings.tables.redact,
             )
@@ -254,15 +253,6 @@ class _Compaction:
             added=[f for r in results for f in r.files],
             counted=[p for r in results for p in r.partials],
         )
-
-
-def _chosen_part(part: Part, keys: SegmentKeys, chosen: pa.Table) -> ChosenPart:
-    """The rows of a part that count, counted within the part."""
-    ends = [sum(n for n, _ in keys.row_groups[:i]) for i in (part.start, part.stop or len(keys.row_groups))]
-    rows = chosen["row"].to_numpy()
-    low, high = rows.searchsorted(ends)
-    inside = chosen.slice(low, high - low)
-    return ChosenPart(part, keys.sha256, inside.set_column(0, "row", pa.array(rows[low:high] - ends[0])))
 
 
 def _report(keys: Sequence[SegmentKeys], selection: Selection, results: Sequence[MapResult], changes: Changes) -> _Done:

@@ -17,7 +17,7 @@ from archiver.errors import CorruptDataError
 from archiver.objects import ObjectStore
 from pipelines import datafiles, derive
 from pipelines.compaction import gather, rows
-from pipelines.compaction.plan import Gap, Part
+from pipelines.compaction.plan import Gap, Part, SegmentKeys
 from pipelines.compaction.redaction import redacted
 from pipelines.compaction.select import CHOSEN, Reject, dates
 from pipelines.datafiles import StagedFile
@@ -34,6 +34,15 @@ class ChosenPart:
     part: Part
     sha256: str
     chosen: pa.Table
+
+    @classmethod
+    def cut(cls, part: Part, keys: SegmentKeys, chosen: pa.Table) -> ChosenPart:
+        """Of a segment's chosen rows those in a part; copied, for a slice is sent with all that it was cut from."""
+        ends = [sum(n for n, _ in keys.row_groups[:i]) for i in (part.start, part.stop or len(keys.row_groups))]
+        rows = chosen["row"].to_numpy()
+        low, high = rows.searchsorted(ends)
+        inside = chosen.take(pa.array(np.arange(low, high)))
+        return cls(part, keys.sha256, inside.set_column(0, "row", pa.array(rows[low:high] - ends[0])))
 
 
 @dataclass(frozen=True, slots=True)
