@@ -322,6 +322,18 @@ def _row_group(file: pq.ParquetFile, i: int, columns: Sequence[str] | None, key:
         raise CorruptDataError(f"damaged: {error}", operation="read segment", key=key) from error
 
 
+def read_table(
+    file: pq.ParquetFile, *, key: str, row_groups: Sequence[int], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Row groups as one table of SCHEMA's columns, in one piece; CorruptDataError if a page fails its checksum."""
+    names = SCHEMA.names if columns is None else list(columns)
+    try:
+        found = file.read_row_groups(row_groups, columns=names, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptDataError(f"damaged: {error}", operation="read segment", key=key) from error
+    return found.select(names).cast(pa.schema([SCHEMA.field(name) for name in names]))
+
+
 def row_group_of(file: pq.ParquetFile, uid: str) -> int | None:
     """The row group that may hold a session, from the footer's statistics alone."""
     column = SCHEMA.get_field_index("session_uid")

@@ -68,7 +68,7 @@ def stage(
 
 
 def _encode(dataset: Dataset, rows: Iterable[pa.Table]) -> tuple[bytes, int, dict[str, Any]]:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     statistics = _Statistics(dataset)
     parts = (part for table in rows if table.num_rows for part in _row_groups(table))
     first = next(parts, None)
@@ -79,7 +79,7 @@ def _encode(dataset: Dataset, rows: Iterable[pa.Table]) -> tuple[bytes, int, dic
         for part in chain([first], parts):
             writer.write_table(pa.Table.from_arrays(part.columns, schema=schema), row_group_size=part.num_rows)
             statistics.add(part)
-    return sink.getvalue(), statistics.n_rows, statistics.as_log()
+    return sink.getvalue().to_pybytes(), statistics.n_rows, statistics.as_log()
 
 
 def _file_schema(dataset: Dataset, rows: pa.Table) -> pa.Schema:

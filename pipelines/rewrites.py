@@ -136,8 +136,9 @@ def _rewrite_one(task: RewriteTask, file: DataFile, gone: pa.Array) -> RewriteRe
     is_feedback = file.table == "feedback"
     columns = INPUT_COLUMNS if is_feedback else ("session_uid",)
     left = list(_without(datafiles.read(task.store, file, columns), gone))
-    counted = partial(pa.concat_tables(left), file.dt) if is_feedback and left else None
-    if sum(t.num_rows for t in left) == file.n_rows:
+    n_left = sum(t.num_rows for t in left)
+    counted = partial(pa.concat_tables(left), pa.repeat(file.dt, n_left)) if is_feedback and left else None
+    if n_left == file.n_rows:
         return RewriteResult(found=False, partial=counted)
     staged = datafiles.stage(
         task.store,

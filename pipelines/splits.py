@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,16 +25,20 @@ def split_of(user_id: str | None, session_uid: str, salt: str) -> str:
 
     A function of its arguments only, so sessions added later move nobody.
     """
-    digest = hashlib.sha256(f"{salt}\x1f{user_id or session_uid}".encode()).digest()
-    bucket = int.from_bytes(digest[:8], "big") % _BUCKETS
-    if bucket < _TRAIN_BELOW:
-        return TRAIN
-    return VALIDATION if bucket < _VALIDATION_BELOW else TEST
+    return SPLITS[int(_splits_of([user_id or session_uid], salt)[0])]
 
 
 def split_column(user_ids: pa.Array, session_uids: pa.Array, salt: str) -> pa.Array:
     """:func:`split_of` for columns of equal length; one digest per user, or session without one."""
     owners = pc.if_else(pc.equal(user_ids, ""), None, user_ids).fill_null(session_uids)
     codes = owners.dictionary_encode()
-    splits = pa.array([split_of(owner, "", salt) for owner in codes.dictionary.to_pylist()], pa.string())
-    return splits.take(codes.indices)
+    splits = _splits_of(codes.dictionary.to_pylist(), salt)
+    return pa.array(SPLITS).take(pa.array(splits).take(codes.indices))
+
+
+def _splits_of(owners: Sequence[str], salt: str) -> npt.NDArray[np.int64]:
+    """Positions in SPLITS: the first 64 bits of each owner's digest, modulo _BUCKETS, say where they fall."""
+    digests = [hashlib.sha256(f"{salt}\x1f{owner}".encode()).digest() for owner in owners]
+    buckets = np.frombuffer(b"".join(digests), ">u8")[::4] % np.uint64(_BUCKETS)
+    found: npt.NDArray[np.int64] = np.searchsorted((_TRAIN_BELOW, _VALIDATION_BELOW), buckets, "right")
+    return found

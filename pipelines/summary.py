@@ -57,14 +57,15 @@ class Partial:
         return found
 
 
-def partial(feedback: pa.Table, dt: str) -> Partial:
-    """Count the latest verdicts among ``feedback`` (INPUT_COLUMNS), all of one date and of whole sessions."""
-    latest = feedback.filter(feedback["is_latest"])
+def partial(feedback: pa.Table, dts: pa.Array) -> Partial:
+    """Count the latest verdicts among ``feedback`` (INPUT_COLUMNS) of whole sessions; ``dts``: the date of each row."""
+    is_latest = feedback["is_latest"]
+    latest = feedback.filter(is_latest)
     text = pa.string()
     names = ("actor_kind", "level", "action_type", "session_uid", "user_id")
     columns = {name: latest[name].cast(text) for name in names}
     columns["language"] = latest["language"].cast(text).fill_null(UNDETERMINED)
-    columns["dt"] = pa.array([dt] * latest.num_rows, pa.string())
+    columns["dt"] = dts.filter(is_latest.combine_chunks())
     columns |= {v: pc.equal(latest["label"], v).cast(pa.int64()) for v in VERDICTS}
     rows = pa.table(columns)
     counts = [_counted(_rolled_up(rows, grain)) for grain in GRAINS]

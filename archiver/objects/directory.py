@@ -4,7 +4,7 @@
 
     {root}/{key}                      the object
     {root}/.store/tmp/                files being written; never visible under a key
-    {root}/.store/staged/{token}/{key}
+    {root}/.store/staged/{token}%{key}       % for each / of the key
     {root}/.store/meta/{key}/{sha256}.json   metadata, chosen by the content it belongs to
     {root}/.store/lock                one writer of metadata and names at a time
 
@@ -23,7 +23,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,8 @@ from archiver.errors import ConflictError, CorruptDataError, ObjectNotFoundError
 from archiver.objects.base import ObjectInfo, Staged, StoreFacts, Tail, check_key, check_metadata, is_key, opened
 
 _COPY_BYTES: Final = 1 << 20
+_SLASH: Final = "%"  # no key has one
+_NAME_BYTES: Final = 200
 _HINTS: Final = {
     errno.ENOSPC: "the disk is full: free space and run again",
     errno.EDQUOT: "the quota is used up: free space and run again",
@@ -163,16 +165,15 @@ class DirectoryStore:
         """See ObjectStore."""
         self._path(key)
         token = uuid.uuid4().hex
-        staged = self._staged / token / key
-        with _translated("stage", key), self._written(data) as (tmp, _):
-            _make_directory(staged.parent)
+        staged = self._staged_path(key, token)
+        with _translated("stage", key), self._written(data, hashed=False) as (tmp, _):
+            staged.parent.mkdir(parents=True, exist_ok=True)  # not synced: after a power loss nobody has the token
             tmp.rename(staged)
-            _sync_directory(staged.parent)
         return token
 
     def publish(self, key: str, token: str) -> None:
         """See ObjectStore."""
-        target, staged = self._path(key), self._staged / token / key
+        target, staged = self._path(key), self._staged_path(key, token)
         with _translated("publish", key):
             _make_directory(target.parent)
             try:
@@ -194,16 +195,19 @@ class DirectoryStore:
         self._path(key)
         check_key(token)
         with _translated("discard", key):
-            (self._staged / token / key).unlink(missing_ok=True)
-            shutil.rmtree(self._staged / token, ignore_errors=True)
+            staged = self._staged_path(key, token)
+            staged.unlink(missing_ok=True)
+            for directory in staged.relative_to(self._staged).parents[:-1]:  # of a long key
+                with suppress(FileNotFoundError):
+                    (self._staged / directory).rmdir()
 
     def list_staged(self, prefix: str) -> Iterator[Staged]:
         """See ObjectStore."""
         with _translated("list staged", prefix):
-            tokens = sorted(self._staged.iterdir()) if self._staged.is_dir() else []
-            for token in tokens:
-                for key, path in _walk(token, "", prefix, ""):
-                    yield Staged(key, token.name, path.stat().st_mtime_ns // 1000)
+            for path in sorted(path for path in self._staged.rglob("*") if path.is_file()):
+                token, _, key = "".join(path.relative_to(self._staged).parts).replace(_SLASH, "/").partition("/")
+                if key.startswith(prefix):
+                    yield Staged(key, token, path.stat().st_mtime_ns // 1000)
 
     def delta_options(self) -> dict[str, str]:
         """See ObjectStore: a local directory needs none."""
@@ -228,6 +232,11 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
+    def _staged_path(self, key: str, token: str) -> Path:
+        """One file without directories of its own, which cost more than a small file, unless its name is too long."""
+        name = f"{token}/{key}".replace("/", _SLASH)
+        return self._staged.joinpath(*(name[i : i + _NAME_BYTES] for i in range(0, len(name), _NAME_BYTES)))
+
     def _metadata_path(self, key: str, sha256: str) -> Path:
         return self._meta / key / f"{sha256}.json"
 
@@ -251,13 +260,13 @@ class DirectoryStore:
         return values
 
     @contextmanager
-    def _written(self, data: bytes | Path) -> Iterator[tuple[Path, str]]:
-        """A temporary file that holds the data durably, and its SHA-256; gone afterwards if still there."""
+    def _written(self, data: bytes | Path, *, hashed: bool = True) -> Iterator[tuple[Path, str]]:
+        """A temporary file that holds the data durably, and its SHA-256 if wanted; gone afterwards if still there."""
         _make_directory(self._tmp)
         tmp = self._tmp / uuid.uuid4().hex
         try:
             with tmp.open("xb") as file:
-                sha256 = _copy(data, file.fileno())
+                sha256 = _copy(data, file.fileno(), hashed=hashed)
                 os.fsync(file.fileno())
             yield tmp, sha256
         finally:
@@ -271,11 +280,12 @@ class DirectoryStore:
             yield
 
 
-def _copy(data: bytes | Path, descriptor: int) -> str:
+def _copy(data: bytes | Path, descriptor: int, *, hashed: bool) -> str:
     digest = hashlib.sha256()
     with opened(data) as source:
         while block := source.read(_COPY_BYTES):
-            digest.update(block)
+            if hashed:
+                digest.update(block)
             view = memoryview(block)
             while view:
                 view = view[os.write(descriptor, view) :]

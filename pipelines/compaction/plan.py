@@ -135,14 +135,12 @@ def read_keys(store: ObjectStore, refs: Sequence[SegmentRef], *, max_bytes: int)
 def _read_one(store: ObjectStore, ref: SegmentRef) -> SegmentKeys:
     data = store.get(ref.key)
     file = archive.open_bytes(data, ref)
-    batches = list(segments.read_batches(file, key=ref.key, columns=KEY_COLUMNS))
-    schema = pa.schema([segments.SCHEMA.field(name) for name in KEY_COLUMNS])
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     return SegmentKeys(
         ref=ref,
         sha256=hashlib.sha256(data).hexdigest(),
         row_groups=tuple((g.num_rows, g.total_byte_size) for g in groups),
-        keys=pa.Table.from_batches([b.select(list(KEY_COLUMNS)) for b in batches], schema),
+        keys=segments.read_table(file, key=ref.key, row_groups=range(file.num_row_groups), columns=KEY_COLUMNS),
     )
 
 

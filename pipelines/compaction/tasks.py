@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -16,6 +16,7 @@ from archiver import archive, segments
 from archiver.errors import CorruptDataError
 from archiver.objects import ObjectStore
 from pipelines import datafiles, derive
+from pipelines.columns import compacted, rows_of
 from pipelines.compaction import gather, rows
 from pipelines.compaction.plan import Gap, Part, SegmentKeys
 from pipelines.compaction.redaction import redacted
@@ -106,8 +107,7 @@ def _read(store: ObjectStore, chosen: ChosenPart) -> pa.Table | None:
         return None
     file = archive.open_bytes(data, part.ref)
     stop = file.num_row_groups if part.stop is None else min(part.stop, file.num_row_groups)
-    batches = segments.read_batches(file, key=part.ref.key, row_groups=range(part.start, stop))
-    return pa.Table.from_batches(batches, segments.SCHEMA)
+    return segments.read_table(file, key=part.ref.key, row_groups=range(part.start, stop))
 
 
 def _origin(part: ChosenPart, table: pa.Table, before: int) -> pa.Table:
@@ -136,40 +136,37 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) -> MapResult:
-    files: list[StagedFile] = []
-    partials: list[Partial] = []
-    rejects: list[Reject] = []
-    superseded: dict[str, frozenset[str]] = {}
-    withdrawn: dict[str, frozenset[str]] = {}
-    excluded = 0
-    for dt, batch, of_batch in _by_date(sessions, origin):
-        clash = _prefix_clashes(batch, of_batch)
-        rejects += _prefix_rejects(batch, of_batch, clash)
-        barred = pc.equal(rows.consent(batch.column("metadata")), "none").fill_null(False)
-        stored = pc.greater(of_batch.column("stored_revision"), 0)
-        uids = batch.column("session_uid")
-        withdrawn[dt] = frozenset(uids.filter(pc.and_(barred, stored)).to_pylist())
-        keep = pc.invert(pc.or_(barred, clash))
-        superseded[dt] = frozenset(uids.filter(pc.and_(keep, stored)).to_pylist())
-        excluded += pc.sum(barred).as_py() or 0
-        if not pc.all(keep).as_py():
-            batch, of_batch = batch.filter(keep), of_batch.filter(keep)  # noqa: PLW2901
-        staged, counted = _stage_date(task, dt, batch, of_batch)
-        files += staged
-        partials.append(counted)
-    return MapResult(tuple(files), tuple(partials), _filled(superseded), _filled(withdrawn), tuple(rejects), excluded)
+    clash = _prefix_clashes(sessions, origin)
+    barred = pc.equal(rows.consent(sessions.column("metadata")), "none").fill_null(False)
+    stored = pc.greater(origin.column("stored_revision"), 0)
+    keep = pc.invert(pc.or_(barred, clash))
+    kept, of_kept = (sessions, origin) if pc.all(keep).as_py() else (sessions.filter(keep), origin.filter(keep))
+    tables = _derived(task, kept, of_kept) if len(kept) else {}
+    uids, dts = sessions.column("session_uid"), origin.column("dt")
+    owners = {name: rows_of(table["session_uid"], kept.column("session_uid")) for name, table in tables.items()}
+    return MapResult(
+        files=tuple(_stage_tables(task, tables, owners, _date_starts(of_kept))),
+        partials=tuple(_partials(tables, owners, of_kept.column("dt"))),
+        superseded=_by_date(uids, dts, pc.and_(keep, stored)),
+        withdrawn=_by_date(uids, dts, pc.and_(barred, stored)),
+        rejects=tuple(_prefix_rejects(sessions, origin, clash)),
+        excluded=pc.sum(barred).as_py() or 0,
+    )
 
 
-def _filled(found: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-    return {dt: uids for dt, uids in found.items() if uids}
+def _by_date(uids: pa.Array, dts: pa.Array, which: pa.BooleanArray) -> dict[str, frozenset[str]]:
+    """session_uids of the sessions that are marked, for each date that has some."""
+    found: dict[str, set[str]] = {}
+    for dt, uid in zip(dts.filter(which).cast(pa.string()).to_pylist(), uids.filter(which).to_pylist(), strict=True):
+        found.setdefault(dt, set()).add(uid)
+    return {dt: frozenset(members) for dt, members in found.items()}
 
 
-def _by_date(sessions: pa.RecordBatch, origin: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch, pa.RecordBatch]]:
+def _date_starts(origin: pa.RecordBatch) -> list[tuple[str, int]]:
+    """Every date and the row its sessions start at, which are sorted by date."""
     days = origin.column("dt").cast(pa.int32()).to_numpy()
-    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)] if len(days) else []
-    for start, stop in pairwise(starts):
-        dt = str(origin.column("dt")[start])
-        yield dt, sessions.slice(start, stop - start), origin.slice(start, stop - start)
+    starts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist()] if len(days) else []
+    return [(str(origin.column("dt")[start]), start) for start in starts]
 
 
 def _prefix_clashes(batch: pa.RecordBatch, origin: pa.RecordBatch) -> pa.BooleanArray:
@@ -196,22 +193,34 @@ def _prefix_rejects(batch: pa.RecordBatch, origin: pa.RecordBatch, clash: pa.Boo
     ]
 
 
-def _stage_date(
-    task: MapTask, dt: str, batch: pa.RecordBatch, origin: pa.RecordBatch
-) -> tuple[list[StagedFile], Partial]:
+def _derived(task: MapTask, batch: pa.RecordBatch, origin: pa.RecordBatch) -> dict[str, pa.Table]:
+    """Rows of every table, in the order of the sessions."""
     known = rows.facts(batch, origin, task.salt)
     if task.redact:
         batch, known["redaction_count"] = redacted(batch, task.salt)
     derived = derive.table_rows(batch)
-    tables = {
+    return {
         "messages": rows.messages(batch, origin.column("stored_messages")),
         "interactions": rows.interactions(batch, origin.column("stored_interactions")),
         "nodes": derived.nodes,
         "feedback": derived.feedback,
         "sessions": rows.sessions(batch, derived, known),
     }
-    staged = [
-        datafiles.stage(task.store, TABLES[name], dt, [table], run=task.run, task=task.identity)
-        for name, table in tables.items()
-    ]
-    return [file for file in staged if file], partial(derived.feedback, dt)
+
+
+def _stage_tables(
+    task: MapTask, tables: Mapping[str, pa.Table], owners: Mapping[str, pa.Array], dates: Sequence[tuple[str, int]]
+) -> Iterator[StagedFile]:
+    """Stage a file for each table and date; ``owners``: the session of each row, ``dates``: the first of each."""
+    for name, table in tables.items():
+        starts = np.searchsorted(owners[name].to_numpy(), [start for _, start in dates]).tolist()
+        for (dt, _), (start, stop) in zip(dates, pairwise([*starts, table.num_rows]), strict=True):
+            part = compacted(table.slice(start, stop - start))
+            file = datafiles.stage(task.store, TABLES[name], dt, [part], run=task.run, task=task.identity)
+            if file:
+                yield file
+
+
+def _partials(tables: Mapping[str, pa.Table], owners: Mapping[str, pa.Array], dts: pa.Array) -> Iterator[Partial]:
+    if tables:
+        yield partial(tables["feedback"], dts.take(owners["feedback"]).cast(pa.string()))

@@ -465,3 +465,13 @@ def test_temporary_credentials_reach_the_tables(s3_credentials: None, monkeypatc
     assert options["AWS_REGION"] == "eu-west-1"
     assert options["AWS_SERVER_SIDE_ENCRYPTION"] == "AES256"
     assert "AWS_ALLOW_HTTP" not in options
+
+
+def test_long_keys_can_be_staged(directory_store: DirectoryStore) -> None:
+    keys = [f"t/{'/'.join([letter * 150] * 5)}" for letter in "abc"]
+    tokens = [directory_store.stage(key, key.encode()) for key in keys]
+    assert sorted((s.key, s.token) for s in directory_store.list_staged("t/")) == sorted(zip(keys, tokens, strict=True))
+    directory_store.publish(keys[0], tokens[0])
+    directory_store.discard(keys[1], tokens[1])
+    assert directory_store.get(keys[0]) == keys[0].encode()
+    assert [s.key for s in directory_store.list_staged("")] == keys[2:]

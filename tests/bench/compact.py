@@ -90,7 +90,9 @@ def ours(source: Path, target: Path, tables: str, workers: int) -> None:
     from archiver.objects import DirectoryStore
     from archiver.settings import Settings
     from pipelines import compaction
+    from pipelines.runner import prepare_process
 
+    prepare_process()  # as the command does
     if tables == "four":
         import compact_plain
 
