@@ -210,13 +210,13 @@ class _Import:
                 found.source, RejectedRecordError("erased", f"{record.session_id!r:.60} was erased by request")
             )
             return
-        if self._hot.holds(found.uid):
+        if self._hot.holds(record.session_id, record.created_at_us):
             self._reject(
                 found.source,
                 RejectedRecordError("live", f"{record.session_id!r:.60} is live in {self._hot.directory}; sweep first"),
             )
             return
-        versions = self._hot.claims.known_versions(found.uid)
+        versions = self._hot.claims.known_versions(record.session_id, record.created_at_us)
         if not versions:
             self._add(record, revision=1)
             return

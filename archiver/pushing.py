@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from archiver import archive, sealing, segments
 from archiver.archive import SegmentRef
 from archiver.errors import ConflictError, CorruptDataError, OutcomeUnknownError, SessionLakeError, StorageError
 from archiver.hot import HotStore
 from archiver.hot.archived import ArchivedRow
-from archiver.hot.segment import Segment
+from archiver.hot.segment import Member, Segment
 from archiver.hot.spool import SpoolFile
 from archiver.objects import ObjectInfo, ObjectStore, StoreFacts
 from archiver.settings import Settings
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 TRIES: Final = 3
 PUSH_WAIT_SECONDS: Final = 60.0
+_MEMBER_COLUMNS: Final = ("session_uid", "content_sha256")
 _INDEX_COLUMNS: Final = (
-    "session_uid", "session_id", "user_id", "revision", "language", "content_sha256",
-    "created_at", "updated_at", "messages.list.element.index", "interactions.list.element.index",
+    *_MEMBER_COLUMNS, "session_id", "user_id", "revision", "language", "created_at", "updated_at",
 )  # fmt: skip
 
 Verdict = Literal["proven", "void", "absent"]
@@ -129,7 +129,7 @@ class Pusher:
         if ledger and self._hot.claims.covered_in(segment, ledger.covers):
             archive.erase_from_segment(self._store, ref, ledger)
             self._hot.claims.drop_covered(ledger.covers)
-        return self._hot.claims.release(segment, now_us=now_us)
+        return self._hot.claims.release(segment, _members(self._hot, self._store, segment, ref), now_us=now_us)
 
     def _count(self, segment: Segment, deleted: int, kept: int) -> None:
         self.report.segments += 1
@@ -262,14 +262,27 @@ def _read_back(store: ObjectStore, ref: SegmentRef, info: ObjectInfo) -> bool:
     return hashlib.sha256(data).hexdigest() == info.metadata.get("sha256")
 
 
+def _open(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> pq.ParquetFile:
+    """A segment that is in the archive, from the spool or, if its file is gone or damaged, from there."""
+    found = hot.spool.verified(hot.spool.path(segment.archiver_id, segment.sequence), segment.file_sha256 or "")
+    return segments.open_segment(pa.BufferReader(store.get(ref.key)) if found is None else found.path, key=ref.key)
+
+
+def _members(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> dict[str, Member]:
+    """What a segment in the archive holds, by session_uid."""
+    members: dict[str, Member] = {}
+    batches = segments.read_batches(_open(hot, store, segment, ref), key=ref.key, columns=_MEMBER_COLUMNS)
+    for row_group, batch in enumerate(batches):
+        uids, digests = (batch.column(name).to_pylist() for name in _MEMBER_COLUMNS)
+        members |= {uid: Member(digest, row_group) for uid, digest in zip(uids, digests, strict=True)}
+    return members
+
+
 def _index_rows(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> Iterator[ArchivedRow]:
-    """The archived index of an imported segment, from its file or, if that is gone, from the archive."""
-    path = hot.spool.path(segment.archiver_id, segment.sequence)
-    source: Path | pa.BufferReader = path if path.exists() else pa.BufferReader(store.get(ref.key))
-    file = segments.open_segment(source, key=ref.key)
+    """The archived index of an imported segment."""
+    file = _open(hot, store, segment, ref)
     for row_group, batch in enumerate(segments.read_batches(file, key=ref.key, columns=_INDEX_COLUMNS)):
         times = {name: batch.column(name).cast(pa.int64()).to_pylist() for name in ("created_at", "updated_at")}
-        counts = {name: pc.list_value_length(batch.column(name)).to_pylist() for name in ("messages", "interactions")}
         for i, row in enumerate(batch.select(list(_INDEX_COLUMNS[:6])).to_pylist()):
             updated_us = times["updated_at"][i]
             yield ArchivedRow(
@@ -286,6 +299,4 @@ def _index_rows(hot: HotStore, store: ObjectStore, segment: Segment, ref: Segmen
                 row_group=row_group,
                 reason="imported",
                 content_sha256=row["content_sha256"],
-                n_messages=counts["messages"][i],
-                n_interactions=counts["interactions"][i],
             )

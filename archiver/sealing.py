@@ -19,7 +19,7 @@ from archiver.errors import CorruptDataError, SessionLakeError
 from archiver.events import SessionRecord
 from archiver.hot import HotStore
 from archiver.hot.due import ClaimLimits
-from archiver.hot.segment import Member, Sealed, Segment
+from archiver.hot.segment import Sealed, Segment
 from archiver.hot.spool import SpoolFile
 from archiver.segments import SegmentHeader, SegmentSummary
 from archiver.settings import Settings
@@ -34,7 +34,6 @@ class Built:
 
     file: SpoolFile
     summary: SegmentSummary
-    members: tuple[Member, ...]
 
     @property
     def sealed(self) -> Sealed:
@@ -78,9 +77,7 @@ def close(hot: HotStore, segment: Segment) -> Segment:
     CorruptDataError names a session that cannot be read; StorageError means the disk: in both cases
     the sessions stay claimed and the next sweep tries again.
     """
-    built = build(hot, segment)
-    hot.claims.note_members(segment, built.members)
-    return hot.claims.close_segment(segment, built.sealed)
+    return hot.claims.close_segment(segment, build(hot, segment).sealed)
 
 
 def close_left_open(hot: HotStore) -> None:
@@ -165,13 +162,11 @@ def _moved(hot: HotStore, segment: Segment, header: SegmentHeader) -> Built | No
 
 
 def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRecord]]) -> Built:
-    members: list[Member] = []
-
     def fill(sink: IO[bytes]) -> SegmentSummary:
-        return segments.write_segment(sink, header, _ahead(_batches(groups, members)))
+        return segments.write_segment(sink, header, _ahead(map(_converted, groups)))
 
     file, summary = hot.spool.write(hot.spool.path(header.archiver_id, header.sequence), fill)
-    return Built(file, summary, tuple(members))
+    return Built(file, summary)
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -181,18 +176,6 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         while (batch := upcoming.result()) is not None:
             upcoming = pool.submit(next, batches, None)
             yield batch
-
-
-def _batches(groups: Iterator[list[SessionRecord]], members: list[Member]) -> Iterator[pa.RecordBatch]:
-    for row_group, group in enumerate(groups):
-        batch = _converted(group)
-        digests = batch.column("content_sha256").to_pylist()
-        uids = batch.column("session_uid").to_pylist()
-        members += [
-            Member(uid, digest, row_group, len(record.messages), len(record.interactions))
-            for uid, digest, record in zip(uids, digests, group, strict=True)
-        ]
-        yield batch
 
 
 def _converted(group: list[SessionRecord]) -> pa.RecordBatch:

@@ -24,8 +24,6 @@ class ArchivedRow(NamedTuple):
     row_group: int | None
     reason: str
     content_sha256: str
-    n_messages: int
-    n_interactions: int
 
 
 _COLUMNS = ", ".join(ArchivedRow._fields)
@@ -55,14 +53,12 @@ class ArchivedEntry:
     row_group: int | None
     reason: str
     content_sha256: str
-    n_messages: int
-    n_interactions: int
 
 
 _SELECT = (
     "SELECT a.session_uid, a.revision, a.session_id, a.user_id, a.created_us, a.updated_us, a.last_activity_us,"
-    " a.language, a.title, g.archiver_id, g.sequence, a.row_group, a.reason, a.content_sha256, a.n_messages,"
-    " a.n_interactions FROM archived a JOIN segment g ON g.segment = a.segment"
+    " a.language, a.title, g.archiver_id, g.sequence, a.row_group, a.reason, a.content_sha256"
+    " FROM archived a JOIN segment g ON g.segment = a.segment"
 )
 
 
@@ -71,9 +67,10 @@ def insert(connection: sqlite3.Connection, rows: Iterable[ArchivedRow]) -> None:
     connection.executemany(_INSERT, rows)
 
 
-def versions(connection: sqlite3.Connection, session_uid: str) -> list[ArchivedEntry]:
+def versions(connection: sqlite3.Connection, session_id: str, created_us: int) -> list[ArchivedEntry]:
     """All archived revisions of a session, oldest first."""
-    rows = connection.execute(f"{_SELECT} WHERE a.session_uid = ? ORDER BY a.revision", (session_uid,))
+    query = f"{_SELECT} WHERE a.session_id = ? AND a.created_us = ? ORDER BY a.revision"
+    rows = connection.execute(query, (session_id, created_us))
     return [ArchivedEntry(*row) for row in rows]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from archiver.hot.due import FREE, Due
+from archiver.hot.segment import Member
 
-RELEASE_SESSIONS: Final = 200
+RELEASE_SESSIONS: Final = 50
 KEEP: Final = 0
 DROP: Final = 1
 ERASE: Final = 2
@@ -91,39 +92,43 @@ def unclaim(connection: sqlite3.Connection, segment: int) -> int:
 
 _INDEX = """
 INSERT OR REPLACE INTO archived(session_uid, revision, session_id, user_id, created_us, updated_us, last_activity_us,
-  language, title, segment, row_group, reason, content_sha256, n_messages, n_interactions)
+  language, title, segment, row_group, reason, content_sha256)
 SELECT c.session_uid, c.revision, s.session_id, CASE c.frozen WHEN 1 THEN c.user_id ELSE s.user_id END, s.created_us,
   CASE c.frozen WHEN 1 THEN c.updated_us ELSE s.updated_us END, s.last_activity_us,
-  CASE c.frozen WHEN 1 THEN c.language ELSE s.language END, s.title, c.segment, c.row_group, c.reason,
-  c.content_sha256, c.n_messages, c.n_interactions
-FROM claim c JOIN session s ON s.sid = c.sid
-WHERE c.sid IN (SELECT value FROM json_each(?)) AND c.segment = ? AND c.drop_rows <> 2
+  CASE c.frozen WHEN 1 THEN c.language ELSE s.language END, s.title, c.segment, json_extract(m.value, '$[2]'), c.reason,
+  json_extract(m.value, '$[1]')
+FROM json_each(?) m JOIN claim c ON c.sid = json_extract(m.value, '$[0]') JOIN session s ON s.sid = c.sid
+WHERE +c.segment = ? AND c.drop_rows <> 2
 """
-_KEEP_WRITTEN = """
-UPDATE session SET claimed = 0, archived_revision = c.revision, archived_seq = c.last_seq,
-  archived_sha256 = c.content_sha256
-FROM claim c WHERE c.sid = session.sid AND session.sid IN (SELECT value FROM json_each(?)) AND c.segment = ?
-  AND c.drop_rows = 0 AND (c.frozen = 1 OR session.next_seq > c.last_seq + 1)
-RETURNING session.sid
+_WRITTEN = """
+SELECT c.revision, c.last_seq, c.sid FROM claim c JOIN session s ON s.sid = c.sid
+WHERE c.sid IN (SELECT value FROM json_each(?)) AND +c.segment = ? AND c.drop_rows = 0
+  AND (c.frozen = 1 OR s.next_seq > c.last_seq + 1)
+"""
+_KEEP = """
+UPDATE session SET claimed = 0, archived_revision = ?, archived_seq = ?, archived_sha256 = ? WHERE sid = ?
 """
 
 
-def release_batch(connection: sqlite3.Connection, segment: int, sids: Sequence[int]) -> Released:
+def release_batch(connection: sqlite3.Connection, segment: int, members: Mapping[int, Member | None]) -> Released:
     """Enter claimed sessions of a segment into the archived index and delete them; those written to since stay.
 
-    Whole sets in a few statements: the interpreter is free for building the next segment meanwhile.
+    ``members`` by row id of the session; None for an erased one. Whole sets in a few statements: the
+    interpreter is free for building the next segment meanwhile.
     """
-    named = json.dumps(list(sids))
-    connection.execute(_INDEX, (named, segment))
-    kept = {row[0] for row in connection.execute(_KEEP_WRITTEN, (named, segment)).fetchall()}
+    connection.execute(_INDEX, (json.dumps([(sid, *(member or ())) for sid, member in members.items()]), segment))
+    named = json.dumps(list(members))
+    written = connection.execute(_WRITTEN, (named, segment)).fetchall()
+    digests = {sid: member.content_sha256 for sid, member in members.items() if member is not None}
+    connection.executemany(_KEEP, [(revision, last_seq, digests[sid], sid) for revision, last_seq, sid in written])
     # Claims first: with its claim gone, the loss of a graph is no longer a change to be kept.
     claims = connection.execute(
-        "DELETE FROM claim WHERE sid IN (SELECT value FROM json_each(?)) AND segment = ? RETURNING sid",
+        "DELETE FROM claim WHERE sid IN (SELECT value FROM json_each(?)) AND +segment = ? RETURNING sid",
         (named, segment),
     ).fetchall()
-    gone = sorted({row[0] for row in claims} - kept)
+    gone = sorted({row[0] for row in claims} - {row[2] for row in written})
     delete_rows(connection, gone)
-    return Released(len(gone), len(kept))
+    return Released(len(gone), len(written))
 
 
 def erase(connection: sqlite3.Connection, sids: Sequence[int]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
-from archiver.errors import ConflictError, StoreBusyError, UnknownSessionError
+from archiver.errors import ConflictError, CorruptDataError, StoreBusyError, UnknownSessionError
 from archiver.events import SessionRecord
 from archiver.hot import archived, claim_rows, covered, due, frozen, progress
 from archiver.hot.archived import ArchivedEntry, ArchivedRow
@@ -22,7 +22,7 @@ from archiver.hot.progress import Progress
 from archiver.hot.segment import Member, Sealed, Segment, select
 from archiver.hot.transactions import Transactions
 
-NOTE_SESSIONS: Final = 2000
+INDEX_SESSIONS: Final = 200
 
 
 class Claims:
@@ -70,7 +70,7 @@ class Claims:
             fitting = _within(batch, limits.segment_bytes - text_bytes, at_least=1 if segment is None else 0)
             if not fitting:
                 break
-            with self._db.transaction(durability="process") as connection:
+            with self._db.bulk_transaction() as connection:
                 segment = claim_rows.claim_batch(connection, segment, fitting, now_us)
             n_sessions += len(fitting)
             text_bytes += sum(chosen.text_bytes for chosen in fitting)
@@ -84,29 +84,17 @@ class Claims:
         """The claimed sessions of a segment as they were when claimed, in groups, sorted by session_uid."""
         return frozen.claimed_records(self._db, segment.segment, group_sessions=group_sessions, group_bytes=group_bytes)
 
-    def note_members(self, segment: Segment, members: Iterable[Member]) -> None:
-        """Keep what the build found out, for the archived index."""
-        rows = iter(members)
-        while part := list(islice(rows, NOTE_SESSIONS)):
-            with self._db.transaction(durability="process") as connection:
-                connection.executemany(
-                    "UPDATE claim SET content_sha256 = ?, row_group = ?, n_messages = ?, n_interactions = ?"
-                    " WHERE segment = ? AND session_uid = ?",
-                    [(*member[1:], segment.segment, member.session_uid) for member in part],
-                )
-
     def close_segment(self, segment: Segment, sealed: Sealed) -> Segment:
         """Fix a segment's membership, durably; from here on its name may stand in the archive."""
         with self._db.transaction(durability="power") as connection:
-            claimed, noted = connection.execute(
-                "SELECT count(*), count(content_sha256) FROM claim WHERE segment = ?", (segment.segment,)
-            ).fetchone()
+            query = "SELECT count(*) FROM claim WHERE segment = ?"
+            claimed = connection.execute(query, (segment.segment,)).fetchone()[0]
             changed = connection.execute(
                 "UPDATE segment SET state = 'closed', n_sessions = ?, membership_digest = ?, file_sha256 = ?,"
                 " file_bytes = ? WHERE segment = ? AND state = 'open'",
                 (*sealed, segment.segment),
             ).rowcount
-            if changed != 1 or not claimed == noted == sealed.n_sessions:
+            if changed != 1 or claimed != sealed.n_sessions:
                 raise StoreBusyError(
                     f"another archiver changed it: {claimed} sessions claimed, {sealed.n_sessions} built",
                     operation="close segment", key=str(segment.sequence), hint="run it again",
@@ -231,25 +219,33 @@ class Claims:
                 "UPDATE segment SET state = 'verified' WHERE segment = ? AND state = 'closed'", (segment.segment,)
             )
 
-    def release(self, segment: Segment, *, now_us: int) -> Released:
+    def release(self, segment: Segment, members: Mapping[str, Member], *, now_us: int) -> Released:
         """Delete the rows of a verified segment; idempotent, continues after a crash.
 
-        A session written to since its claim stays, with what the archive has noted. Deletions that waited
-        are carried out. A few sessions a transaction, so that no handler waits long.
+        ``members`` is what its file holds, by session_uid: CorruptDataError if a claimed session is not among
+        them, and no row is deleted. A session written to since its claim stays, with what the archive has
+        noted. Deletions that waited are carried out. A few sessions a transaction, so that no handler waits long.
         """
         self._require_verified(segment)
         with self._db.reader() as connection:
-            query = "SELECT sid FROM claim WHERE segment = ? ORDER BY sid"  # in the order of the pages: half the cost
-            sids = [row[0] for row in connection.execute(query, (segment.segment,))]
+            query = "SELECT sid, session_uid, drop_rows FROM claim WHERE segment = ? ORDER BY sid"  # as the pages lie
+            claimed = connection.execute(query, (segment.segment,)).fetchall()
+        lost = [uid for _, uid, drop in claimed if uid not in members and drop != claim_rows.ERASE]
+        if lost:
+            raise CorruptDataError(
+                f"its file lacks {len(lost)} of {len(claimed)} claimed sessions, the first is {min(lost)}",
+                operation="release segment", key=str(segment.sequence), hint="hot.db or the file was changed",
+            )  # fmt: skip
         deleted = kept = 0
-        for start in range(0, len(sids), claim_rows.RELEASE_SESSIONS):
+        remaining = iter(claimed)
+        while part := list(islice(remaining, claim_rows.RELEASE_SESSIONS)):
             # A release that power loss undoes is repeated: what it deleted is proven to be in the archive.
-            with self._db.transaction(durability="process") as connection:
-                part = claim_rows.release_batch(
-                    connection, segment.segment, sids[start : start + claim_rows.RELEASE_SESSIONS]
+            with self._db.bulk_transaction() as connection:
+                released = claim_rows.release_batch(
+                    connection, segment.segment, {sid: members.get(uid) for sid, uid, _ in part}
                 )
-            deleted += part.deleted
-            kept += part.kept
+            deleted += released.deleted
+            kept += released.kept
         self._released(segment, now_us)
         return Released(deleted, kept)
 
@@ -257,8 +253,8 @@ class Claims:
         """Enter an imported segment's sessions into the archived index; idempotent. Returns how many."""
         self._require_verified(segment)
         remaining, total = iter(rows), 0
-        while part := list(islice(remaining, NOTE_SESSIONS)):
-            with self._db.transaction() as connection:
+        while part := list(islice(remaining, INDEX_SESSIONS)):
+            with self._db.bulk_transaction() as connection:
                 archived.insert(connection, part)
             total += len(part)
         self._released(segment, now_us)
@@ -291,33 +287,37 @@ class Claims:
 
     def quarantine(self, session: str, reason: str) -> str:
         """Set a session (id or uid) aside: no sweep claims it until a person has looked. Returns its uid."""
+        sid, uid = self._named(session, "quarantine")
         with self._db.transaction(durability="power") as connection:
-            row = connection.execute(
-                "SELECT s.sid, s.session_uid, g.state FROM session s LEFT JOIN claim c ON c.sid = s.sid"
-                " LEFT JOIN segment g ON g.segment = c.segment"
-                " WHERE s.session_uid = ?1 OR s.session_id = ?1 ORDER BY s.created_us DESC LIMIT 1",
-                (session,),
-            ).fetchone()
-            if row is None:
-                raise UnknownSessionError("no such session here", operation="quarantine", key=session)
-            sid, uid, state = row
             connection.execute("UPDATE session SET quarantined = ? WHERE sid = ?", (reason[:500], sid))
-            if state == "open":
-                connection.execute("DELETE FROM claim WHERE sid = ?", (sid,))
+            freed = connection.execute(
+                "DELETE FROM claim WHERE sid = ? AND segment IN (SELECT segment FROM segment WHERE state = 'open')",
+                (sid,),
+            ).rowcount
+            if freed:
                 connection.execute("UPDATE session SET claimed = 0 WHERE sid = ?", (sid,))
-        return str(uid)
+        return uid
 
     def unquarantine(self, session: str) -> str:
         """Let sweeps have a session (id or uid) again that was set aside. Returns its uid."""
+        sid, uid = self._named(session, "unquarantine")
         with self._db.transaction(durability="power") as connection:
+            connection.execute("UPDATE session SET quarantined = NULL WHERE sid = ?", (sid,))
+        return uid
+
+    def _named(self, session: str, operation: Literal["quarantine", "unquarantine"]) -> tuple[int, str]:
+        """The newest session under an id or uid; a walk over all of them, but beside writers."""
+        condition = "1" if operation == "quarantine" else "quarantined IS NOT NULL"
+        with self._db.reader() as connection:
             row = connection.execute(
-                "UPDATE session SET quarantined = NULL"
-                " WHERE (session_uid = ?1 OR session_id = ?1) AND quarantined IS NOT NULL RETURNING session_uid",
+                "SELECT sid, session_uid FROM session WHERE (session_uid = ?1 OR session_id = ?1)"
+                f" AND {condition} ORDER BY created_us DESC LIMIT 1",
                 (session,),
             ).fetchone()
         if row is None:
-            raise UnknownSessionError("no such session is set aside here", operation="unquarantine", key=session)
-        return str(row[0])
+            aside = "" if operation == "quarantine" else " is set aside"
+            raise UnknownSessionError(f"no such session{aside} here", operation=operation, key=session)
+        return int(row[0]), str(row[1])
 
     def new_archiver(self, archiver_id: str, moved: Mapping[int, Sealed], *, now_us: int) -> None:
         """Become another archiver: claims undone, ``moved`` imports (by segment) renumbered, other imports void."""
@@ -352,10 +352,10 @@ class Claims:
 
     # ---------------------------------------------------------------- archived index
 
-    def known_versions(self, session_uid: str) -> list[ArchivedEntry]:
+    def known_versions(self, session_id: str, created_us: int) -> list[ArchivedEntry]:
         """All archived revisions of a session, oldest first."""
         with self._db.reader() as connection:
-            return archived.versions(connection, session_uid)
+            return archived.versions(connection, session_id, created_us)
 
     def archived(self, session_id: str) -> ArchivedEntry | None:
         """The newest conversation archived under an id, at its highest revision."""

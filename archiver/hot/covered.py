@@ -26,22 +26,23 @@ def drop(database: Transactions, covers: Covers) -> int:
 
 
 def _forget(database: Transactions, covers: Covers) -> int:
-    after, forgotten = "", 0
+    after, forgotten = ("", 0, 0), 0
     while True:
         with database.reader() as connection:
             page = connection.execute(
-                "SELECT session_uid, user_id, created_us FROM archived WHERE session_uid > ?"
-                " ORDER BY session_uid LIMIT ?",
-                (after, PAGE_SESSIONS),
+                "SELECT session_id, created_us, revision, session_uid, user_id FROM archived"
+                " WHERE (session_id, created_us, revision) > (?, ?, ?)"
+                " ORDER BY session_id, created_us, revision LIMIT ?",
+                (*after, PAGE_SESSIONS),
             ).fetchall()
         if not page:
             return forgotten
-        after = page[-1][0]
-        covered = sorted({row[0] for row in page if covers(*row)})
+        after = page[-1][:3]
+        covered = [row[:2] for row in page if covers(row[3], row[4], row[1])]
         if covered:
             with database.transaction(durability="power") as connection:
-                connection.executemany("DELETE FROM archived WHERE session_uid = ?", [(uid,) for uid in covered])
-            forgotten += len(covered)
+                connection.executemany("DELETE FROM archived WHERE session_id = ? AND created_us = ?", covered)
+            forgotten += len(set(covered))
 
 
 def count_in(database: Transactions, segment: int, covers: Covers) -> int:

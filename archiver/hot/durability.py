@@ -7,6 +7,7 @@ synced database: one fdatasync of the WAL that begins after the commit makes it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -15,6 +16,12 @@ from typing import Final
 from archiver.errors import StorageError
 
 INTERVAL_SECONDS: Final = 0.01
+_RESERVE_COMMITS: Final = 64
+_RESERVE_FROM_BYTES: Final = 256 * 1024
+_RESERVE_TO_BYTES: Final = 16 * 1024 * 1024
+"""As much as a WAL takes between two checkpoints (schema.py)."""
+_ZEROS: Final = bytes(1024 * 1024)
+_SHARE_OF_DISK: Final = 100
 
 
 class WalSync:
@@ -36,8 +43,10 @@ class WalSync:
         self._thread: threading.Thread | None = None
 
     def committed(self) -> int:
-        """Note a commit and return its ticket. Call it inside the write lock."""
+        """Note a commit and return its ticket. Call it inside the write lock and behind the gate."""
         self._committed += 1
+        if self._committed % _RESERVE_COMMITS == 0:
+            self._reserve()
         return self._committed
 
     @property
@@ -80,8 +89,7 @@ class WalSync:
 
     def wal_bytes(self) -> int:
         """Size of the WAL file."""
-        with self._lock:
-            return os.fstat(self._descriptor()).st_size
+        return 0 if self._fd is None else os.fstat(self._fd).st_size
 
     def close(self) -> None:
         """Sync what is left and stop."""
@@ -95,11 +103,31 @@ class WalSync:
             os.close(self._fd)
             self._fd = None
 
+    def _reserve(self) -> None:
+        """Double a WAL that grows, up to its usual size, with zeros; behind the gate nobody else extends it.
+
+        An fdatasync of a file that grew commits the file system's journal, too, and takes twice as long as
+        one of blocks that the file has already. SQLite reads zeros as the end of its frames. Small stores
+        and disks that are nearly full are left as they are.
+        """
+        if self._fd is None:
+            return
+        size = os.fstat(self._fd).st_size
+        if not _RESERVE_FROM_BYTES <= size < _RESERVE_TO_BYTES:
+            return
+        disk = os.fstatvfs(self._fd)
+        if disk.f_bavail * disk.f_frsize < _SHARE_OF_DISK * _RESERVE_TO_BYTES:
+            return
+        wanted = min(2 * size, _RESERVE_TO_BYTES)
+        with contextlib.suppress(OSError):  # only speed is lost
+            while size < wanted:
+                size += os.pwrite(self._fd, _ZEROS[: wanted - size], size)
+
     def _descriptor(self) -> int:
         # SQLite holds no locks on the WAL, so a descriptor of our own cannot drop any. It is taken
         # after the first commit and kept: the file stays as long as a connection is open.
         if self._fd is None:
-            self._fd = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
             directory = os.open(self._wal.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)

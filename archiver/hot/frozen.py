@@ -22,7 +22,7 @@ SELECT c.sid, c.session_uid, s.text_bytes, s.session_id, s.created_us, s.extra, 
   CASE c.frozen WHEN 1 THEN c.metadata ELSE s.metadata END,
   CASE c.frozen WHEN 1 THEN c.graph_state ELSE (SELECT state FROM graph_state WHERE sid = c.sid) END
 FROM claim c JOIN segment g ON g.segment = c.segment JOIN session s ON s.sid = c.sid
-WHERE c.segment = ? AND c.session_uid > ? ORDER BY c.session_uid LIMIT ?
+WHERE c.sid IN (SELECT value FROM json_each(?)) AND +c.segment = ? ORDER BY c.session_uid
 """
 _LIVE = """
 SELECT sid, session_uid, text_bytes, session_id, created_us, extra, reported, archived_revision + (on_loan = 0), 0,
@@ -54,16 +54,20 @@ def claimed_records(
 
     Every group is one short read transaction. CorruptDataError names a session whose rows cannot be read.
     """
-    after = ""
-    while True:
+    with database.reader() as connection:
+        query = "SELECT session_uid, sid FROM claim WHERE segment = ?"
+        claimed = sorted(connection.execute(query, (segment,)).fetchall())
+    at = 0
+    while at < len(claimed):
+        part = claimed[at : at + group_sessions]
         with database.reader() as connection:
-            found = connection.execute(_SESSIONS, (segment, after, group_sessions)).fetchall()
-            if not found:
-                return
+            found = connection.execute(_SESSIONS, (json.dumps([sid for _, sid in part]), segment)).fetchall()
             sessions = _head(found, group_bytes)
             records = [_record(connection, row) for row in sessions]
-        yield records
-        after = sessions[-1][1]
+        if records:
+            yield records
+        left = sum(uid > sessions[-1][1] for uid, _ in part) if len(sessions) < len(found) else 0
+        at += len(part) - left
 
 
 def _head(sessions: list[tuple[Any, ...]], group_bytes: int) -> list[tuple[Any, ...]]:

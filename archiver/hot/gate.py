@@ -47,10 +47,13 @@ class Gate:
                 hint="the directory must be writable by this user",
             ) from error  # fmt: skip
 
-    def acquire(self, timeout_seconds: float) -> None:
-        """Wait for the gate; StoreBusyError when it stays closed for so long."""
+    def acquire(self, timeout_seconds: float, *, patient: bool = False) -> None:
+        """Wait for the gate; StoreBusyError when it stays closed for so long.
+
+        Who is ``patient`` lets everybody through who has waited, each time.
+        """
         if self._owed is not None:
-            self._give_way(self._owed)
+            self._give_way(self._owed, 0 if patient else _MOST_PASSES)
         if self._try():
             return
         deadline = time.monotonic() + timeout_seconds
@@ -79,12 +82,12 @@ class Gate:
         self._bell.close()
         os.close(self._fd)
 
-    def _give_way(self, owed: int) -> None:
+    def _give_way(self, owed: int, most_passes: int) -> None:
         """A process that runs wins against one that must first be woken: after a few passes, queue up behind it."""
         self._passes += 1
         if self._bell.turns != owed:
             self._owed = None
-        elif self._passes > _MOST_PASSES:
+        elif self._passes > most_passes:
             self._owed = None
             self._bell.announce()
             self._bell.wait(_GIVE_WAY_SECONDS)

@@ -19,7 +19,8 @@ def start(
 ) -> SessionRow:
     """Insert an empty live session whose created_at is later than that of every earlier one with this id."""
     (latest,) = connection.execute(
-        """SELECT max(created_us) FROM (SELECT created_us FROM session WHERE session_id = ?1
+        """SELECT max(created_us) FROM (SELECT created_us FROM session WHERE session_id = ?1 AND state = 0
+           UNION ALL SELECT created_us FROM session WHERE session_id = ?1 AND state = 1
            UNION ALL SELECT created_us FROM archived WHERE session_id = ?1)""",
         (session_id,),
     ).fetchone()
@@ -66,11 +67,23 @@ def forget_archived(connection: sqlite3.Connection, session_id: str) -> int:
     return connection.execute("UPDATE archived SET reason = 'closed' WHERE session_id = ?", (session_id,)).rowcount
 
 
-def seen(connection: sqlite3.Connection, session_uid: str) -> bool:
+def sid_of(connection: sqlite3.Connection, session_id: str, created_us: int) -> int | None:
+    """The row of one conversation, live or closed."""
+    found = connection.execute(
+        """SELECT sid FROM session WHERE session_id = ?1 AND created_us = ?2 AND state = 0
+           UNION ALL SELECT sid FROM session WHERE session_id = ?1 AND created_us = ?2 AND state = 1""",
+        (session_id, created_us),
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
+def seen(connection: sqlite3.Connection, session_id: str, created_us: int) -> bool:
     """Whether this conversation is, or was, here or in the archive as this store knows it."""
-    query = """SELECT EXISTS(SELECT 1 FROM session WHERE session_uid = ?1)
-               OR EXISTS(SELECT 1 FROM archived WHERE session_uid = ?1)"""
-    return bool(connection.execute(query, (session_uid,)).fetchone()[0])
+    query = "SELECT 1 FROM archived WHERE session_id = ? AND created_us = ?"
+    return (
+        sid_of(connection, session_id, created_us) is not None
+        or connection.execute(query, (session_id, created_us)).fetchone() is not None
+    )
 
 
 class Whereabouts(NamedTuple):
@@ -112,9 +125,9 @@ def insert_record(
 
     With ``restored_us`` its events count as archived in ``record.revision`` and it is on loan.
     """
-    known = connection.execute("SELECT sid FROM session WHERE session_uid = ?", (record.session_uid,)).fetchone()
+    known = sid_of(connection, record.session_id, record.created_at_us)
     if known is not None:
-        row = reading.by_sid(connection, known[0])
+        row = reading.by_sid(connection, known)
         assert row is not None  # noqa: S101  found in this transaction
         return row
     if reading.live(connection, record.session_id) is not None:

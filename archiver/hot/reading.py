@@ -74,7 +74,10 @@ class Listed(NamedTuple):
 
 
 _LISTED: Final = "session_id, title, coalesce(updated_us, last_activity_us), language"
-_NO_LIVE_TWIN: Final = "NOT EXISTS (SELECT 1 FROM session WHERE session_id = archived.session_id)"
+_NO_LIVE_TWIN: Final = (
+    "NOT EXISTS (SELECT 1 FROM session WHERE session_id = archived.session_id AND state = 0)"
+    " AND NOT EXISTS (SELECT 1 FROM session WHERE session_id = archived.session_id AND state = 1)"
+)
 _NO_LATER_REVISION: Final = (
     "NOT EXISTS (SELECT 1 FROM archived later WHERE later.session_id = archived.session_id"
     " AND (later.created_us, later.revision) > (archived.created_us, archived.revision))"

@@ -1,18 +1,15 @@
-"""The tables of ``hot.db``: DDL, connection pragmas and forward migrations.
+"""The tables of ``hot.db`` and the pragmas of a connection.
 
 Times are integer microseconds since 1970-01-01 UTC, booleans 0 or 1.
 """
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from typing import Final
 
-from archiver.errors import CorruptDataError
-
 APPLICATION_ID: Final = 0x534C4831
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 MESSAGE: Final = 0
 INTERACTION: Final = 1
@@ -26,6 +23,10 @@ MINUTE_US: Final = 60_000_000
 """Width of session.minute. An index on the exact activity would cost every append 40 %, one on its
 minute costs only the first append of a minute."""
 
+AUTOCHECKPOINT: Final = "wal_autocheckpoint=4000"
+"""Pages after which a commit empties the WAL, 16 MiB: a checkpoint syncs twice behind the gate, and at SQLite's usual
+1,000 pages appends took a tenth longer."""
+
 CONNECTION_PRAGMAS: Final = (
     "foreign_keys=OFF",  # the one deleter of rows (release) deletes children itself; checks cost every append
     "trusted_schema=OFF",
@@ -33,14 +34,11 @@ CONNECTION_PRAGMAS: Final = (
     "secure_delete=ON",  # without it deleted texts stay readable in the file
     "temp_store=MEMORY",
     "cache_size=-16000",
-    # At 4,000 appends are 1.1 × as fast (a checkpoint syncs twice behind the gate), but a WAL grows for longer,
-    # and every fdatasync of a growing file commits the file system's journal: `power` falls from 0.78 to 0.69
-    # of a raw log.
-    "wal_autocheckpoint=1000",
+    AUTOCHECKPOINT,
     "journal_size_limit=16777216",
 )
 
-_VERSION_1: Final = """
+TABLES: Final = """
 CREATE TABLE store(                       -- facts about this store; archiver_id is made once
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL
@@ -48,7 +46,7 @@ CREATE TABLE store(                       -- facts about this store; archiver_id
 
 CREATE TABLE session(
   sid INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: objects that are held name their rows by it
-  session_uid TEXT NOT NULL UNIQUE,
+  session_uid TEXT NOT NULL,              -- follows from session_id and created_us
   session_id TEXT NOT NULL CHECK(length(session_id) BETWEEN 1 AND 512),
   user_id TEXT,
   state INTEGER NOT NULL DEFAULT 0 CHECK(state IN (0, 1)),      -- 0 live, 1 closed: waits to be archived
@@ -80,8 +78,9 @@ CREATE TABLE session(
   extra TEXT,
   reported TEXT  -- JSON [correct, incorrect, partial] of an import
 ) STRICT;
+-- An entry in random order costs the release a page: a session is in one such index at a time.
 CREATE UNIQUE INDEX session_live ON session(session_id) WHERE state = 0;
-CREATE INDEX session_id ON session(session_id);
+CREATE UNIQUE INDEX session_ended ON session(session_id, created_us) WHERE state = 1;
 CREATE INDEX session_due ON session(claimed, minute) WHERE state = 0;
 CREATE INDEX session_closed ON session(claimed) WHERE state = 1;
 CREATE INDEX session_user ON session(user_id) WHERE state = 0 AND user_id IS NOT NULL;
@@ -92,7 +91,7 @@ CREATE TABLE totals(                      -- over all live sessions, kept by tri
   interactions INTEGER NOT NULL,
   verdicts INTEGER NOT NULL
 ) STRICT;
-INSERT INTO totals(one, sessions, interactions, verdicts) VALUES(1, 0, 0, 0);
+INSERT OR IGNORE INTO totals(one, sessions, interactions, verdicts) VALUES(1, 0, 0, 0);
 CREATE TRIGGER count_new AFTER INSERT ON session WHEN NEW.state = 0 BEGIN
   UPDATE totals SET sessions = sessions + 1, interactions = interactions + NEW.n_interactions,
     verdicts = verdicts + NEW.fb_correct + NEW.fb_incorrect + NEW.fb_partial;
@@ -151,28 +150,25 @@ CREATE TABLE segment(                     -- all state of the archive protocol
 CREATE INDEX segment_unreleased ON segment(state) WHERE state <> 'released';
 
 CREATE TABLE claim(                       -- a session of an unreleased segment
+  sid INTEGER PRIMARY KEY,
   segment INTEGER NOT NULL,
   session_uid TEXT NOT NULL,
-  sid INTEGER NOT NULL UNIQUE,
   revision INTEGER NOT NULL,
   last_seq INTEGER NOT NULL,              -- events up to this one belong to the claim; -1: none
   reason TEXT NOT NULL CHECK(reason IN ('expired', 'evicted', 'closed')),
   drop_rows INTEGER NOT NULL DEFAULT 0 CHECK(drop_rows IN (0, 1, 2)),  -- 1: deleted, 2: erased; at release no row stays
-  content_sha256 TEXT,                    -- this and the next three: what the build found, for the archived index
-  row_group INTEGER,
-  n_messages INTEGER,
-  n_interactions INTEGER,
   frozen INTEGER NOT NULL DEFAULT 0 CHECK(frozen IN (0, 1)),  -- 1: written to since; these are the claimed values:
   user_id TEXT,
   updated_us INTEGER,
   tz_assumed INTEGER,
   language TEXT,
   metadata TEXT,
-  graph_state TEXT,
-  PRIMARY KEY(segment, session_uid)
-) STRICT, WITHOUT ROWID;
+  graph_state TEXT
+) STRICT;
+CREATE INDEX claim_segment ON claim(segment);
 
 CREATE TABLE archived(                    -- where every archived revision is
+  entry INTEGER PRIMARY KEY,
   session_uid TEXT NOT NULL,
   revision INTEGER NOT NULL,
   session_id TEXT NOT NULL,
@@ -185,13 +181,9 @@ CREATE TABLE archived(                    -- where every archived revision is
   segment INTEGER NOT NULL,
   row_group INTEGER,                      -- a hint; the reader checks the uid
   reason TEXT NOT NULL CHECK(reason IN ('expired', 'evicted', 'closed', 'imported')),
-  content_sha256 TEXT NOT NULL,
-  n_messages INTEGER NOT NULL,
-  n_interactions INTEGER NOT NULL,
-  PRIMARY KEY(session_uid, revision)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX archived_by_id ON archived(session_id);
-CREATE INDEX archived_by_user ON archived(user_id) WHERE user_id IS NOT NULL;
+  content_sha256 TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX archived_revision ON archived(session_id, created_us, revision);
 CREATE INDEX archived_evicted ON archived(last_activity_us) WHERE reason = 'evicted';
 
 CREATE TABLE adopted(                     -- files of the original that were taken over, or could not be
@@ -232,55 +224,8 @@ WHEN EXISTS (SELECT 1 FROM claim WHERE sid = OLD.sid AND frozen = 0) BEGIN
 END;
 """
 
-_MIGRATIONS: Final[dict[int, str]] = {0: _VERSION_1}
-"""Schema version found → script that leads to the next version."""
-
 
 def configure(connection: sqlite3.Connection) -> None:
     """Set the pragmas every connection needs."""
     for pragma in CONNECTION_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").fetchall()
-
-
-def migrate(connection: sqlite3.Connection, *, key: str) -> None:
-    """Bring the database to SCHEMA_VERSION in one transaction; a newer or foreign file is refused untouched."""
-    connection.execute("PRAGMA journal_mode=WAL").fetchall()
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = _version(connection, key)
-        for version in range(found, SCHEMA_VERSION):
-            _run_script(connection, _MIGRATIONS[version])
-        if found < SCHEMA_VERSION:
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(
-                "INSERT OR IGNORE INTO store(name, value) VALUES('archiver_id', ?)", (secrets.token_hex(16),)
-            )
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-def _version(connection: sqlite3.Connection, key: str) -> int:
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if not empty and application != APPLICATION_ID:
-        raise CorruptDataError("is a SQLite database of another program", operation="open store", key=key)
-    if version > SCHEMA_VERSION:
-        raise CorruptDataError(
-            f"has schema version {version}, this program knows up to {SCHEMA_VERSION}",
-            operation="open store", key=key, hint="a newer sessionlake wrote it; use that version",
-        )  # fmt: skip
-    return version
-
-
-def _run_script(connection: sqlite3.Connection, script: str) -> None:
-    """Run statement by statement: ``executescript`` would commit the open transaction first."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            connection.execute(statement)
-            statement = ""

@@ -43,13 +43,10 @@ _COLUMNS = ", ".join(Segment.__slots__)
 
 
 class Member(NamedTuple):
-    """What the build of a segment found out about one session."""
+    """Where a segment's file has one session, and the digest of its content."""
 
-    session_uid: str
     content_sha256: str
     row_group: int
-    n_messages: int
-    n_interactions: int
 
 
 class Sealed(NamedTuple):

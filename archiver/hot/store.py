@@ -65,6 +65,10 @@ class HotStore:
         """A write transaction of its own: BEGIN IMMEDIATE behind the gate, COMMIT at the end, then durable."""
         return (self._database or self._open_database()).transaction(self.level(durability))
 
+    def bulk_transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One of many write transactions in a row: it lets others go first, and survives the process only."""
+        return (self._database or self._open_database()).bulk_transaction()
+
     def reader(self) -> AbstractContextManager[sqlite3.Connection]:
         """A read transaction on one of three pooled connections. Keep it short: it holds the WAL back."""
         return (self._database or self._open_database()).reader()
@@ -101,11 +105,10 @@ class HotStore:
         """Sealed segments on their way to the archive."""
         return Spool(self.directory / "spool")
 
-    def holds(self, session_uid: str) -> bool:
+    def holds(self, session_id: str, created_us: int) -> bool:
         """Whether this conversation has rows here, live or closed."""
         with self.reader() as connection:
-            query = "SELECT EXISTS(SELECT 1 FROM session WHERE session_uid = ?)"
-            return bool(connection.execute(query, (session_uid,)).fetchone()[0])
+            return lifecycle.sid_of(connection, session_id, created_us) is not None
 
     @property
     def archiver_id(self) -> str:

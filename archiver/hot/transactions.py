@@ -16,6 +16,10 @@ class Transactions(Protocol):
         """A write transaction of its own, durable as asked when the block ends."""
         ...
 
+    def bulk_transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One of many write transactions in a row: it lets others go first, and survives the process only."""
+        ...
+
     def reader(self) -> AbstractContextManager[sqlite3.Connection]:
         """A short read transaction."""
         ...

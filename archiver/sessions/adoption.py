@@ -37,7 +37,7 @@ def _adopt(hot: HotStore, path: Path, assume_tz: tzinfo, now_us: int) -> bool:
         log.warning("legacy_file_not_adopted", extra=fields(file=str(path), error=error))
         record = None
     with hot.transaction() as connection:
-        if record is not None and not lifecycle.seen(connection, record.session_uid):
+        if record is not None and not lifecycle.seen(connection, record.session_id, record.created_at_us):
             lifecycle.insert_record(
                 connection, record, last_activity_us=_last_activity_us(record), restored_us=None, archived_sha256=None
             )

@@ -11,11 +11,11 @@ from archived import session
 from live import IDLE_US, NOW_US, fill, live_count, settings
 
 from archiver import archive, sealing, service
-from archiver.errors import ConflictError, StoreBusyError, UnknownSessionError
+from archiver.errors import ConflictError, CorruptDataError, StoreBusyError, UnknownSessionError
 from archiver.events import content_sha256
 from archiver.hot import HotStore
 from archiver.hot.due import ClaimLimits
-from archiver.hot.segment import Sealed, Segment
+from archiver.hot.segment import Member, Sealed, Segment
 from archiver.objects import DirectoryStore
 
 MINUTE_US = 60_000_000
@@ -156,7 +156,6 @@ def test_segment_that_grew_after_its_build_cannot_be_closed(hot: HotStore) -> No
     fill(hot, [session(1)])
     segment = claim(hot)
     assert segment is not None
-    hot.claims.note_members(segment, sealing.build(hot, segment).members)
     fill(hot, [session(2)])
     with hot.transaction() as connection:
         connection.execute(
@@ -175,8 +174,18 @@ def test_rows_of_an_unverified_segment_are_never_released(hot: HotStore, state: 
     segment = sealing.seal(hot, settings(), now_us=NOW_US) if state == "closed" else claim(hot)
     assert segment is not None
     with pytest.raises(ConflictError, match=f"is {state}, not verified"):
-        hot.claims.release(segment, now_us=NOW_US)
+        hot.claims.release(segment, {}, now_us=NOW_US)
     assert live_count(hot) == 1
+
+
+def test_a_session_that_its_segments_file_lacks_is_not_deleted(hot: HotStore) -> None:
+    fill(hot, [session(1), session(2)])
+    segment = sealing.seal(hot, settings(), now_us=NOW_US)
+    assert segment is not None
+    hot.claims.verified(segment)
+    with pytest.raises(CorruptDataError, match="lacks 1 of 2 claimed sessions"):
+        hot.claims.release(segment, {session(1).session_uid: Member("0" * 64, 0)}, now_us=NOW_US)
+    assert live_count(hot) == 2
 
 
 def test_number_taken_meanwhile_is_not_used_twice(hot: HotStore) -> None:

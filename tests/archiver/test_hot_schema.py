@@ -15,7 +15,7 @@ import pytest
 
 from archiver import SessionManager
 from archiver.errors import StorageError
-from archiver.hot import HotStore, schema
+from archiver.hot import HotStore, migrations, schema
 
 RELEASED = sorted((Path(__file__).parents[1] / "data" / "hot").glob("v*.sql"))
 CREATED_US = 1_790_000_000_000_000
@@ -59,10 +59,14 @@ def test_the_present_version_has_its_dump() -> None:
 def test_a_failed_migration_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(RELEASED[-1], tmp_path / "s")
     before = definitions(tmp_path / "s")
-    broken = "CREATE TABLE added(x INTEGER) STRICT;\nCREATE TABLE session(x);\n"
+
+    def broken(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE added(x INTEGER) STRICT")
+        connection.execute("CREATE TABLE session(x)")
+
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
-        patch.setattr(schema, "_MIGRATIONS", {schema.SCHEMA_VERSION - 1: broken})
+        patch.setattr(migrations, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        patch.setattr(migrations, "_MIGRATIONS", {schema.SCHEMA_VERSION: broken})
         with pytest.raises(StorageError, match="already exists"):
             HotStore(tmp_path / "s")
     assert definitions(tmp_path / "s") == before

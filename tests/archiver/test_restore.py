@@ -60,7 +60,7 @@ def _entry(record: SessionRecord, ref: SegmentRef, row_group: int | None = 0, di
     return ArchivedEntry(
         session_uid=record.session_uid, revision=record.revision, session_id=record.session_id, user_id=record.user_id,
         created_us=record.created_at_us, updated_us=record.updated_at_us, last_activity_us=record.created_at_us,
-        language=record.language, title=None, n_messages=len(record.messages), n_interactions=len(record.interactions),
+        language=record.language, title=None,
         reason="expired", archiver_id=ref.archiver_id, sequence=ref.sequence, row_group=row_group,
         content_sha256=digest or content_sha256(record),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def sessions(count: int) -> Iterator[SessionRecord]:
     for n in range(count):
         created_us = START_US + n * 1000
         yield SessionRecord(
-            session_id=f"session-{n:09d}",
+            session_id=hashlib.sha256(b"%d" % n).hexdigest()[:22],  # as random as ids of real sessions
             created_at_us=created_us,
             updated_at_us=created_us + 25_000_000,
             user_id=f"user-{n % 1000}",

@@ -240,8 +240,16 @@ class GoogleAdk(_Async):
         if fresh or session_id not in self.sessions:
             names = {"app_name": "bench", "user_id": "u", "session_id": session_id}
             found = await self.service.get_session(**names)
-            self.sessions[session_id] = found or await self.service.create_session(**names)
+            self.sessions[session_id] = found or await self._created(names)
         return self.sessions[session_id]
+
+    async def _created(self, names: dict[str, str]) -> Any:
+        try:
+            return await self.service.create_session(**names)
+        except Exception as error:  # another process was first
+            if "AlreadyExists" not in type(error).__name__:
+                raise
+            return await self.service.get_session(**names)
 
     def prepare(self, ids: Sequence[str]) -> None:
         for session_id in ids:

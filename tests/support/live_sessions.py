@@ -7,7 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from live import archived_records
+
 from archiver import SessionManager
+from archiver.objects import open_store
 
 HOUR_US = 3_600_000_000
 START_US = 1_790_000_000_000_000
@@ -37,6 +40,13 @@ def archived_ids(manager: SessionManager) -> list[str]:
     """Session ids in the archive as the store knows it."""
     with manager.hot.reader() as connection:
         return [row[0] for row in connection.execute("SELECT session_id FROM archived ORDER BY 1")]
+
+
+def archived_texts(manager: SessionManager) -> list[list[str]]:
+    """The contents of the messages of every archived revision, in the order of their revisions."""
+    records = archived_records(open_store(manager.settings.storage))
+    ordered = sorted(records, key=lambda record: (record.session_id, record.created_at_us, record.revision))
+    return [[message.content or "" for message in record.messages] for record in ordered]
 
 
 def original_module() -> ModuleType | None:

@@ -99,6 +99,14 @@ class MortalHotStore(HotStore):
             self.steps.step("before commit")
         self.steps.step("after commit")
 
+    @contextlib.contextmanager
+    def bulk_transaction(self) -> Iterator[Any]:
+        self.steps.step("before transaction")
+        with super().bulk_transaction() as connection:
+            yield connection
+            self.steps.step("before commit")
+        self.steps.step("after commit")
+
     @property
     def spool(self) -> Spool:
         spool = MortalSpool(self.directory / "spool")
