@@ -12,7 +12,7 @@ from archiver.objects import ObjectStore
 from archiver.program import ExitCode, HotOption, Program, StorageOption, now_us, plural
 from pipelines import compaction
 from pipelines.cli.base import open_lake
-from pipelines.runner import prepare_process
+from pipelines.runner import prepare_process, worker_count
 
 
 def compact(
@@ -33,7 +33,8 @@ def compact(
     program, settings, store = open_lake(context, hot, storage, **flags)
     if accept_gap is not None:
         _accept_gap(program, store, accept_gap, reason)
-    prepare_process()
+    if worker_count(settings.runner) == 1:
+        prepare_process()
     with program.console.progress("compacting segments") as progress:
         report = compaction.compact(store, settings, now_us=now_us(), progress=progress)
     _show_compaction(program, report)

@@ -41,7 +41,7 @@ Progress = Callable[[int], None]
 
 _TASK_SHARE: Final = 10
 """A task may hold a tenth of one process's memory uncompressed: it is decoded, sorted, encoded and compressed."""
-_RUN_SHARE: Final = 3
+_RUN_SHARE: Final = 2
 """A run takes in at most so many times the memory limit, so that what the driver keeps of it is bounded too."""
 
 
@@ -190,6 +190,7 @@ class _Compaction:
         while True:
             ledger = archive.tombstones(self._store)
             selection = select(keys, stored, ledger)
+            pa.default_memory_pool().release_unused()  # before the workers need it
             results = self._map(plan, keys, selection)
             gap = next((r.gap for r in results if r.gap), None)
             if gap is not None:

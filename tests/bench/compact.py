@@ -1,9 +1,12 @@
-"""Compaction beside Polars and DuckDB: the same tables from the same segments, CPU seconds and memory.
+"""Compaction beside other engines: the same tables from the same segments, CPU seconds and memory.
 
     python tests/bench/compact.py [--quick] [--sessions N] [--rounds N] [--directory DIR] [--only PART]
+                                  [--json] [--spark-python PYTHON]
 
-Every job runs in a process of its own, the contestants in turn; figures are medians. Ours does more than
-the others: digests, sorting, exactly-once commits, durable files. "four" leaves graphs out, as they do.
+Every job runs in a process of its own, the contestants in turn; figures are medians. Modules are compiled before,
+as an installation does. Ours does more than the others: digests, sorting, exactly-once commits, durable files.
+"four" leaves graphs out, as they do. "floor" only decodes the segments and encodes the rows of our four tables again,
+with the same settings and library: what is above it is ours to save.
 """
 
 from __future__ import annotations
@@ -39,7 +42,11 @@ class Measured:
 def measure(command: list[str]) -> Measured:
     """Run a command and watch its process tree; SystemExit with its output if it fails."""
     started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment.setdefault("PYTHONPYCACHEPREFIX", "/tmp/sessionlake-bench-pycache")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         peaks = [0]
         done = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process.pid, peaks, done))
@@ -92,7 +99,8 @@ def ours(source: Path, target: Path, tables: str, workers: int) -> None:
     from pipelines import compaction
     from pipelines.runner import prepare_process
 
-    prepare_process()  # as the command does
+    if workers == 1:
+        prepare_process()  # as the command does
     if tables == "four":
         import compact_plain
 
@@ -117,39 +125,87 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def commands(source: Path, target: Path) -> dict[str, list[str]]:
+def floor(source: Path, four: Path) -> float:
+    """CPU seconds of decoding the segments and encoding the tables that ``four`` holds, and nothing else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from archiver import segments
+    from pipelines import datafiles
+    from pipelines.runner import prepare_process
+    from pipelines.schema import TABLES
+
+    prepare_process()
+    spent = 0.0
+    for path in sorted(source.glob("archive/v1/*/*.parquet")):
+        data = pa.py_buffer(path.read_bytes())
+        before = time.process_time()
+        file = segments.open_segment(data, key=path.name)
+        segments.read_table(file, key=path.name, row_groups=range(file.num_row_groups))
+        spent += time.process_time() - before
+    keys = ["session_uid", "session_id", "user_id", "actor", "actor_kind"]
+    for name in ("sessions", "messages", "interactions", "feedback_summary"):
+        for path in sorted((four / "tables" / name / "data").glob("**/*.parquet")):
+            rows = pq.ParquetFile(path, read_dictionary=[] if name == "sessions" else keys).read()
+            before = time.process_time()
+            datafiles._encode(TABLES[name], [rows])
+            spent += time.process_time() - before
+    return spent
+
+
+def commands(source: Path, target: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     """The contestants."""
-    python, me = sys.executable, str(Path(__file__))
-    return {
-        "polars": [python, me, "--job", "polars", str(source), str(target / "polars")],
-        "duckdb": [python, me, "--job", "duckdb", str(source), str(target / "duckdb")],
-        "ours, four tables": [python, me, "--job", "four:1", str(source), str(target / "four")],
-        "ours, six tables": [python, me, "--job", "six:1", str(source), str(target / "six")],
-        "ours, six tables, 2 workers": [python, me, "--job", "six:2", str(source), str(target / "six2")],
-    }
+    jobs = {
+        "polars": "polars", "duckdb": "duckdb", "ours, four tables": "four:1", "floor of four tables": "floor",
+        "ours, six tables": "six:1", "ours, six tables, 2 workers": "six:2",
+    }  # fmt: skip
+    if options.json:
+        jobs["json.load + from_pylist"] = "pylist"
+    if options.spark_python:
+        jobs["spark"] = "spark"
+    found = {}
+    for name, short in jobs.items():
+        python = options.spark_python if short == "spark" else sys.executable
+        place = target / ("four:1" if short == "floor" else short)
+        found[name] = [python, str(Path(__file__)), "--job", short, str(source), str(place)]
+    return found
 
 
 def job(name: str, source: Path, target: Path) -> None:
     """Run one contestant and print its CPU seconds."""
-    if name in ("polars", "duckdb"):
+    if name == "floor":
+        print("CPU", floor(source, target))
+        return
+    if name in ("polars", "duckdb", "pylist", "spark"):
         import compact_peers
+        import compact_slow_peers
 
         target.mkdir(parents=True)
-        getattr(compact_peers, name)(source, target)
+        getattr(compact_peers if hasattr(compact_peers, name) else compact_slow_peers, name)(source, target)
     else:
         tables, workers = name.split(":")
         ours(source, target, tables, int(workers))
     print("CPU", cpu_seconds())
 
 
-def contest(source: Path, target: Path, rounds: int) -> dict[str, Measured]:
-    """Every contestant ``rounds`` times, in turn; medians."""
+def contest(source: Path, target: Path, options: argparse.Namespace) -> dict[str, Measured]:
+    """Every contestant ``options.rounds`` times, in turn, after one that is not counted on a small input; medians."""
+    import compact_input
+
+    small = source.parent / "input-2000"
+    compact_input.generate(small, 2_000)
+    if options.json:
+        import compact_slow_peers
+
+        for each in (small, source):
+            compact_slow_peers.write_json(each)
     found: dict[str, list[Measured]] = {}
-    for _ in range(rounds):
-        for name, command in commands(source, target).items():
-            shutil.rmtree(target, ignore_errors=True)
+    for round_ in range(options.rounds + 1):
+        shutil.rmtree(target, ignore_errors=True)
+        for name, command in commands(source if round_ else small, target, options).items():
             found.setdefault(name, []).append(measure(command))
-    return {name: _median(runs) for name, runs in found.items()}
+    shutil.rmtree(target, ignore_errors=True)
+    return {name: _median(runs[1:]) for name, runs in found.items()}
 
 
 def _median(runs: list[Measured]) -> Measured:
@@ -211,17 +267,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=Path("/tmp/sessionlake-bench-compact"))
     parser.add_argument("--only", choices=("contest", "incremental"), help="one part of the two")
+    parser.add_argument("--json", action="store_true", help="json.load + from_pylist too")
+    parser.add_argument("--spark-python", help="a Python with pyspark; Java must be there")
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         return job(options.job[0], Path(options.job[1]), Path(options.job[2]))
     import compact_input
 
-    sessions = 20_000 if options.quick else options.sessions
+    if options.quick:
+        options.sessions, options.rounds = 20_000, 1
+    sessions = options.sessions
     source = options.directory / f"input-{sessions}"
     facts = compact_input.generate(source, sessions)
     if options.only != "incremental":
-        report(facts, contest(source, options.directory / "out", 1 if options.quick else options.rounds))
+        report(facts, contest(source, options.directory / "out", options))
     if options.only != "contest":
         incremental(source, facts)
     return None

@@ -1,6 +1,6 @@
 """The same job in other engines: sessions, messages, interactions and feedback_summary from the same segments.
 
-    python tests/bench/compact_peers.py polars|duckdb|pylist INPUT OUTPUT
+    python tests/bench/compact_peers.py polars|duckdb INPUT OUTPUT
 
 Each keeps the highest revision of a session, writes hive partitions by date with zstd level 3, and does no
 more: no exactly-once, no graphs, no checksums, no sorting. What they leave out is in our time.
