@@ -106,6 +106,8 @@ class NodeState:
 
         Within a level a human's verdict overrides a program's; disagreement inside one kind is a conflict.
         """
+        if not self.verdicts:
+            return None
         return next((found[0] for level in levels if (found := self._judgement(level, rules))), None)
 
     def judges(self, levels: Sequence[str], rules: Rules) -> frozenset[str]:
