@@ -143,10 +143,11 @@ def floor(source: Path, four: Path) -> float:
         file = segments.open_segment(data, key=path.name)
         segments.read_table(file, key=path.name, row_groups=range(file.num_row_groups))
         spent += time.process_time() - before
-    keys = ["session_uid", "session_id", "user_id", "actor", "actor_kind"]
+    keys = ("session_uid", "session_id", "user_id", "actor", "actor_kind")
     for name in ("sessions", "messages", "interactions", "feedback_summary"):
         for path in sorted((four / "tables" / name / "data").glob("**/*.parquet")):
-            rows = pq.ParquetFile(path, read_dictionary=[] if name == "sessions" else keys).read()
+            repeated = [key for key in keys if key in TABLES[name].schema.names and name != "sessions"]
+            rows = pq.ParquetFile(path, read_dictionary=repeated).read()
             before = time.process_time()
             datafiles._encode(TABLES[name], [rows])
             spent += time.process_time() - before
