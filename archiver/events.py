@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
@@ -94,6 +95,7 @@ class SessionRecord:
         return session_uid(self.session_id, self.created_at_us)
 
 
+@lru_cache(maxsize=1024)  # a sweep asks twice for each session, a group of sessions apart
 def session_uid(session_id: str, created_at_us: int) -> str:
     """First 32 hex digits of sha256(session_id, 0x1F, created_at as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``)."""
     stamp = format_time(created_at_us).replace("+00:00", "Z")

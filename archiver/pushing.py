@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from archiver import archive, sealing, segments
 from archiver.archive import SegmentRef
@@ -262,25 +261,30 @@ def _read_back(store: ObjectStore, ref: SegmentRef, info: ObjectInfo) -> bool:
     return hashlib.sha256(data).hexdigest() == info.metadata.get("sha256")
 
 
-def _open(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> pq.ParquetFile:
-    """A segment that is in the archive, from the spool or, if its file is gone or damaged, from there."""
-    found = hot.spool.verified(hot.spool.path(segment.archiver_id, segment.sequence), segment.file_sha256 or "")
-    return segments.open_segment(pa.BufferReader(store.get(ref.key)) if found is None else found.path, key=ref.key)
-
-
 def _members(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> dict[str, Member]:
-    """What a segment in the archive holds, by session_uid."""
+    """What a segment in the archive holds, by session_uid; from there if its spool file is gone or damaged."""
+    path = hot.spool.path(segment.archiver_id, segment.sequence)
+    if path.exists():
+        try:
+            return _members_in(path, ref)
+        except CorruptDataError as error:
+            log.warning("spool_file_damaged", extra=fields(key=ref.key, error=str(error)))
+    return _members_in(pa.BufferReader(store.get(ref.key)), ref)
+
+
+def _members_in(source: Path | pa.NativeFile, ref: SegmentRef) -> dict[str, Member]:
     members: dict[str, Member] = {}
-    batches = segments.read_batches(_open(hot, store, segment, ref), key=ref.key, columns=_MEMBER_COLUMNS)
-    for row_group, batch in enumerate(batches):
+    file = segments.open_segment(source, key=ref.key)
+    for row_group, batch in enumerate(segments.read_batches(file, key=ref.key, columns=_MEMBER_COLUMNS)):
         uids, digests = (batch.column(name).to_pylist() for name in _MEMBER_COLUMNS)
         members |= {uid: Member(digest, row_group) for uid, digest in zip(uids, digests, strict=True)}
     return members
 
 
 def _index_rows(hot: HotStore, store: ObjectStore, segment: Segment, ref: SegmentRef) -> Iterator[ArchivedRow]:
-    """The archived index of an imported segment."""
-    file = _open(hot, store, segment, ref)
+    """The archived index of an imported segment, from its file or, if that is gone, from the archive."""
+    path = hot.spool.path(segment.archiver_id, segment.sequence)
+    file = segments.open_segment(path if path.exists() else pa.BufferReader(store.get(ref.key)), key=ref.key)
     for row_group, batch in enumerate(segments.read_batches(file, key=ref.key, columns=_INDEX_COLUMNS)):
         times = {name: batch.column(name).cast(pa.int64()).to_pylist() for name in ("created_at", "updated_at")}
         for i, row in enumerate(batch.select(list(_INDEX_COLUMNS[:6])).to_pylist()):

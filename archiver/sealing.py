@@ -9,14 +9,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 import pyarrow as pa
 
 from archiver import segments
 from archiver.errors import CorruptDataError, SessionLakeError
-from archiver.events import SessionRecord
+from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.hot.due import ClaimLimits
 from archiver.hot.segment import Sealed, Segment
@@ -163,26 +164,47 @@ def _moved(hot: HotStore, segment: Segment, header: SegmentHeader) -> Built | No
 
 def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRecord]]) -> Built:
     def fill(sink: IO[bytes]) -> SegmentSummary:
-        return segments.write_segment(sink, header, _ahead(map(_converted, groups)))
+        return segments.write_segment(sink, header, map(_converted, _ahead(map(_digested, groups))))
 
     file, summary = hot.spool.write(hot.spool.path(header.archiver_id, header.sequence), fill)
     return Built(file, summary)
 
 
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, the next one read while the caller encodes this one: encoding needs no interpreter."""
+def _ahead(groups: Iterator[_Digested]) -> Iterator[_Digested]:
+    """The same groups, the next one read while the caller encodes this one: encoding needs no interpreter."""
     with ThreadPoolExecutor(1, thread_name_prefix="seal") as pool:
-        upcoming = pool.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = pool.submit(next, batches, None)
-            yield batch
+        upcoming = pool.submit(next, groups, None)
+        while (group := upcoming.result()) is not None:
+            upcoming = pool.submit(next, groups, None)
+            yield group
 
 
-def _converted(group: list[SessionRecord]) -> pa.RecordBatch:
-    """The group as a batch; a session that cannot be converted is found and named."""
+class _Digested(NamedTuple):
+    """A group of sessions with their content digests."""
+
+    records: list[SessionRecord]
+    digests: list[str]
+
+
+def _digested(group: list[SessionRecord]) -> _Digested:
+    with _naming_the_culprit(group):
+        return _Digested(group, [content_sha256(record) for record in group])
+
+
+def _converted(group: _Digested) -> pa.RecordBatch:
+    with _naming_the_culprit(group.records):
+        return segments.records_to_batch(group.records, group.digests)
+
+
+_INCONVERTIBLE: Final = (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError)
+
+
+@contextmanager
+def _naming_the_culprit(group: list[SessionRecord]) -> Iterator[None]:
+    """Find the session of a group that cannot be converted, and name it."""
     try:
-        return segments.records_to_batch(group)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError) as error:
+        yield
+    except _INCONVERTIBLE as error:
         culprit = next((r for r in group if not _convertible(r)), group[0])
         raise CorruptDataError(
             f"cannot be archived: {error}", operation="seal", key=culprit.session_id,
@@ -193,6 +215,6 @@ def _converted(group: list[SessionRecord]) -> pa.RecordBatch:
 def _convertible(record: SessionRecord) -> bool:
     try:
         segments.records_to_batch([record])
-    except (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError):
+    except _INCONVERTIBLE:
         return False
     return True

@@ -109,9 +109,10 @@ class SegmentSummary:
     row_groups: tuple[str, ...]
 
 
-def records_to_batch(records: Sequence[SessionRecord]) -> pa.RecordBatch:
-    """Sessions as one record batch in SCHEMA, in the given order."""
-    digests = [content_sha256(r) for r in records]
+def records_to_batch(records: Sequence[SessionRecord], digests: Sequence[str] | None = None) -> pa.RecordBatch:
+    """Sessions as one record batch in SCHEMA, in the given order; ``digests`` where they are known already."""
+    if digests is None:
+        digests = [content_sha256(r) for r in records]
     columns = [
         pa.array([r.session_uid for r in records], pa.string()),
         pa.array([r.session_id for r in records], pa.string()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from archiver.errors import CorruptDataError
@@ -38,6 +39,8 @@ _INTERACTIONS = f"""
 SELECT created_us, tag, node_id, content, feedback, coalesce(nullif(metadata, ''), '{{}}')
 FROM event WHERE sid = ? AND seq <= ? AND kind <> {MESSAGE} ORDER BY seq
 """
+_message = partial(tuple.__new__, Message)
+_interaction = partial(tuple.__new__, Interaction)
 _CLIENT_IDS = "SELECT kind, client_id FROM event WHERE sid = ? AND seq <= ? ORDER BY seq"
 
 
@@ -91,8 +94,8 @@ def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> SessionReco
         user_id=user_id,
         language=language,
         tz_assumed=bool(tz_assumed),
-        messages=tuple(map(Message._make, connection.execute(_MESSAGES, upto))),
-        interactions=tuple(map(Interaction._make, connection.execute(_INTERACTIONS, upto))),
+        messages=tuple(map(_message, connection.execute(_MESSAGES, upto))),
+        interactions=tuple(map(_interaction, connection.execute(_INTERACTIONS, upto))),
         graph_state=graph_state,
         metadata=metadata,
         extra=_with_client_ids(extra, connection.execute(_CLIENT_IDS, upto)) if has_client_ids else extra,

@@ -159,10 +159,8 @@ class _Sweep:
                     pushing.result()
                 if self._stop():
                     break
-                try:  # between two releases: claims and a release would take turns at the one write lock
-                    claimed = self._claimed(only_when_worthwhile)
-                finally:
-                    pushing = pool.submit(self._push)
+                pushing = pool.submit(self._push)
+                claimed = self._claimed(only_when_worthwhile)  # while the request is under way, before the release
             if pushing is not None:
                 pushing.result()
 
