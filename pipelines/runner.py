@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import pyarrow as pa
 
+from archiver.batch import collect_rarely
 from archiver.errors import SettingsError, StorageError
 from archiver.settings import RunnerSettings
 
@@ -189,12 +190,13 @@ def _distributed() -> Any:
 
 
 def prepare_process() -> None:
-    """Make this process one that runs tasks: one busy thread, for processes are the parallelism here, and one heap.
+    """Make this process one that runs tasks: few collections, one heap, one busy thread; processes are the parallelism.
 
     Arrow's own allocators and the C library, which Parquet's compression asks for working memory for every
     page, each give memory back to the system and get it again, cleared: 7 % of a compaction's CPU. One heap
     that keeps up to _KEPT_BYTES serves both.
     """
+    collect_rarely()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other C libraries have none

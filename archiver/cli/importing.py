@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from archiver import importer
+from archiver.batch import collect_rarely
 from archiver.hot import HotStore
 from archiver.objects import open_store
 from archiver.program import ExitCode, HotOption, Program, StorageOption, now_us, per_second, plural, program_of
@@ -34,6 +35,7 @@ def import_(
     program, settings = program_of(context, hot, storage, **{"time.assume_tz": assume_tz})
     options = importer.ImportOptions(assume_tz=settings.time.zone, live=live, max_rejects=max_rejects)
     started = now_us()
+    collect_rarely()
     with HotStore.from_settings(settings.hot) as opened, program.console.progress("importing sessions") as progress:
         report = importer.import_files(
             paths, opened, open_store(settings.storage), settings, now_us=started, options=options, progress=progress

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archiver import service
+from archiver.batch import collect_rarely
 from archiver.errors import InputError
 from archiver.hot import HotStore
 from archiver.objects import open_store
@@ -45,6 +46,7 @@ def sweep(
     outlets = service.Outlets(health=health, textfile=metrics_file, port=metrics_port)
     if outlets != service.Outlets() and not watch:
         raise InputError("a single sweep has no health file and no metrics", operation="sweep", hint="add --watch")
+    collect_rarely()
     with HotStore.from_settings(settings.hot) as opened:
         store = open_store(settings.storage)
         if quarantine is not None:

@@ -35,6 +35,7 @@ import archive_input  # noqa: E402
 from s3_servers import ENVIRONMENT, S3Server, seaweed_server  # noqa: E402
 
 from archiver import sealing, segments, service  # noqa: E402
+from archiver.batch import collect_rarely  # noqa: E402
 from archiver.hot import HotStore, frozen  # noqa: E402
 from archiver.objects import StoreFacts, open_store  # noqa: E402
 from archiver.objects.s3 import S3Store  # noqa: E402
@@ -100,6 +101,7 @@ def ours(hot_directory: Path, storage: StorageSettings) -> dict[str, Any]:
     """Sweep everything; returns figures."""
     import pyarrow.parquet as pq
 
+    collect_rarely()  # as the command does
     segments.records_to_batch([])  # first-use imports of pyarrow are no work of the archiver
     clock = Clock()
     clock.between(frozen, "claimed_records", "read")
