@@ -7,6 +7,7 @@ again from its claims, whose view does not change.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from archiver.settings import Settings
 
 HOUR_US: Final = 3_600_000_000
 IMPORT_WAIT_SECONDS: Final = 60.0
+GROUPS_AHEAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +173,11 @@ def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRe
 
 
 def _ahead(groups: Iterator[_Digested]) -> Iterator[_Digested]:
-    """The same groups, the next one read while the caller encodes this one: encoding needs no interpreter."""
+    """The same groups, the next ones read while the caller encodes one: encoding needs no interpreter."""
     with ThreadPoolExecutor(1, thread_name_prefix="seal") as pool:
-        upcoming = pool.submit(next, groups, None)
-        while (group := upcoming.result()) is not None:
-            upcoming = pool.submit(next, groups, None)
+        upcoming = deque(pool.submit(next, groups, None) for _ in range(GROUPS_AHEAD))
+        while (group := upcoming.popleft().result()) is not None:
+            upcoming.append(pool.submit(next, groups, None))
             yield group
 
 

@@ -59,7 +59,8 @@ class Claims:
 
     def _claimed(self, limits: ClaimLimits, *, now_us: int) -> int | None:
         """The number of a new segment of due sessions; None if nothing is due."""
-        evict = self.backlog(limits, now_us=now_us).evictable
+        with self._db.reader() as connection:
+            evict = due.evictable(connection, limits, now_us=now_us)
         segment: int | None = None
         n_sessions = text_bytes = 0
         full = False

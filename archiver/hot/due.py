@@ -119,17 +119,24 @@ def _above(connection: sqlite3.Connection, limits: ClaimLimits, values: dict[str
     return above, live - int(limits.max_sessions * EVICT_TO) if above else 0
 
 
+def evictable(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int) -> int:
+    """How many sessions would be evicted now."""
+    values = _bounds(limits, now_us)
+    _, to_evict = _above(connection, limits, values)
+    return min(_count(connection, "evicted", values)[0], to_evict) if to_evict else 0
+
+
 def backlog(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int) -> Backlog:
     """Count what is due; indexed, so cheap enough for every round of a watch."""
     values = _bounds(limits, now_us)
     closed, closed_us, closed_bytes = _count(connection, "closed", values)
     expired, expired_us, expired_bytes = _count(connection, "expired", values)
-    above, to_evict = _above(connection, limits, values)
+    above, _ = _above(connection, limits, values)
     due = [
         us for us in (closed_us, expired_us + limits.max_age_us if expired_us is not None else None) if us is not None
     ]
-    evictable = min(_count(connection, "evicted", values)[0], to_evict) if to_evict else 0
-    return Backlog(closed, expired, evictable, above, closed_bytes + expired_bytes, min(due, default=None))
+    evict = evictable(connection, limits, now_us=now_us) if above else 0
+    return Backlog(closed, expired, evict, above, closed_bytes + expired_bytes, min(due, default=None))
 
 
 def _count(connection: sqlite3.Connection, reason: DueReason, values: dict[str, int]) -> tuple[int, int | None, int]:
