@@ -222,9 +222,7 @@ def _sqlite(hot: HotStore) -> Finding:
         found = str(connection.execute("SELECT sqlite_version()").fetchone()[0])
     if _numbers(found) < _OLDEST_SQLITE:
         return Finding("sqlite", "failure", f"{found} is too old", "use a Python whose SQLite is 3.37 or newer")
-    bug = (
-        "; its WAL-reset bug cannot occur: every commit and checkpoint passes the gate" if _resets_badly(found) else ""
-    )
+    bug = "; its WAL-reset bug cannot occur: no commit resets the WAL while it is moved" if _resets_badly(found) else ""
     return Finding("sqlite", "ok", f"{found}{bug}")
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from archiver.errors import CorruptDataError, InputError, SessionLakeError, StorageError, StoreBusyError
+from archiver.errors import SessionLakeError, StorageError, StoreBusyError
 from archiver.hot import migrations, schema
 from archiver.hot.durability import WalSync
 from archiver.hot.gate import Gate, refuse_network_filesystem
+from archiver.hot.sqlite_errors import translate, translated
 from archiver.settings import Durability
 from archiver.telemetry import fields
 
@@ -59,6 +60,7 @@ class Database:
         self._timeout_seconds = busy_timeout_seconds
         self._lock = threading.Lock()
         self._jobs: deque[_Job[Any]] = deque()
+        self._moving = threading.Lock()
         self._reader_slots = threading.BoundedSemaphore(READERS)
         self._idle_readers: list[sqlite3.Connection] = []
         self._commits = self._bulk_commits = 0
@@ -67,7 +69,7 @@ class Database:
         self._sync = WalSync(directory / "hot.db-wal")
         self._gate = Gate(directory / "hot.lock")
         try:
-            with self._behind_gate(), _translated("open store", self.path):
+            with self._behind_gate(), translated("open store", self.path):
                 self._writer = self._connect()
                 migrations.migrate(self._writer, key=str(self.path))
                 self._sync.wait(self._sync.committed())
@@ -98,7 +100,7 @@ class Database:
         self._acquire_lock()
         try:
             with self._behind_gate():
-                with _translated("write", self.path), _transaction(self._writer):
+                with translated("write", self.path), _transaction(self._writer):
                     yield self._writer
                 ticket = self._sync.committed()
         finally:
@@ -110,13 +112,14 @@ class Database:
         """One of many write transactions in a row, each of a few milliseconds; it survives the process, not the power.
 
         Processes that wait go first, and nobody else pays for the pages it wrote: after every few of them
-        this caller moves the WAL into the database while others write.
+        this caller moves the WAL into the database while others write. One process at a time may do such
+        work: its callers hold the spool's lock.
         """
         self._sync.check()
         snapshot: sqlite3.Connection | None = None
         self._acquire_lock()
         try:
-            with self._behind_gate(patient=True), _translated("write", self.path):
+            with self._behind_gate(patient=True), translated("write", self.path):
                 with self._without_checkpoint(), _transaction(self._writer):
                     yield self._writer
                 self._sync.committed()
@@ -135,7 +138,7 @@ class Database:
             raise StoreBusyError("all readers are taken", operation="read", key=str(self.path), hint="try again")
         connection: sqlite3.Connection | None = None
         try:
-            with _translated("read", self.path):
+            with translated("read", self.path):
                 connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
                 connection.execute("BEGIN")
                 yield connection
@@ -158,7 +161,7 @@ class Database:
         wait_ms = int((self._timeout_seconds if wait_seconds is None else wait_seconds) * 1000)
         self._acquire_lock()
         try:
-            with self._behind_gate(), _translated("checkpoint", self.path):
+            with self._behind_gate(), translated("checkpoint", self.path):
                 self._writer.execute(f"PRAGMA busy_timeout={wait_ms}")
                 busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 self._writer.execute(f"PRAGMA busy_timeout={int(self._timeout_seconds * 1000)}")
@@ -202,16 +205,24 @@ class Database:
             self._writer.execute(f"PRAGMA {schema.AUTOCHECKPOINT}").fetchall()
 
     def _snapshot(self) -> sqlite3.Connection | None:
-        """A reader that sees the commit just made, and by that keeps the WAL from being reset; None if all are taken.
+        """A reader that sees the commit just made, and by that keeps the WAL from being reset; None: not now.
 
-        To be called behind the gate after a commit without checkpoint: a reader of a WAL that is in the
-        database already would read there, and keep nothing.
+        To be called behind the gate after a commit without checkpoint, and by one at a time: a reader of a
+        WAL that somebody has moved already would read the database, and keep nothing.
         """
-        if not self._reader_slots.acquire(blocking=False):
+        if not self._moving.acquire(blocking=False):
             return None
-        connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
-        connection.execute("BEGIN")
-        connection.execute("SELECT 1 FROM store LIMIT 1").fetchall()
+        if not self._reader_slots.acquire(blocking=False):
+            self._moving.release()
+            return None
+        try:
+            connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM store LIMIT 1").fetchall()
+        except BaseException:
+            self._reader_slots.release()
+            self._moving.release()
+            raise
         return connection
 
     def _move_wal(self, snapshot: sqlite3.Connection) -> None:
@@ -221,16 +232,17 @@ class Database:
         snapshot is read it cannot be reset.
         """
         try:
-            with self.reader() as mover, _translated("checkpoint", self.path):
+            with self.reader() as mover, translated("checkpoint", self.path):
                 mover.execute("ROLLBACK")
                 mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:
             snapshot.execute("ROLLBACK")
             self._idle_readers.append(snapshot)
             self._reader_slots.release()
+            self._moving.release()
         self._acquire_lock()
         try:
-            with self._behind_gate(patient=True), _translated("checkpoint", self.path):
+            with self._behind_gate(patient=True), translated("checkpoint", self.path):
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:
             self._lock.release()
@@ -280,7 +292,7 @@ class Database:
         except BaseException as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            translated = _translate(error, "write", self.path)
+            translated = translate(error, "write", self.path)
             if translated is error:
                 raise
             raise translated from error
@@ -326,7 +338,7 @@ class Database:
 
     def _told(self, error: BaseException) -> BaseException:
         if isinstance(error, Exception):
-            return _translate(error, "write", self.path)
+            return translate(error, "write", self.path)
         return StoreBusyError(
             "the thread that was committing was interrupted", operation="write", key=str(self.path), hint="try again"
         )
@@ -352,7 +364,7 @@ class Database:
             if not self._writer.in_transaction:
                 raise
             self._writer.execute("ROLLBACK TO job")
-            job.error = _translate(error, "write", self.path)
+            job.error = translate(error, "write", self.path)
         self._writer.execute("RELEASE job")
 
     def _make_durable(self, ticket: int, durability: Durability) -> None:
@@ -412,41 +424,3 @@ def _create_directory(directory: Path) -> None:
         directory.chmod(0o700)
     except OSError as error:
         raise StorageError(f"cannot be used: {error.strerror}", operation="open store", key=str(directory)) from error
-
-
-@contextlib.contextmanager
-def _translated(operation: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translate(error, operation, path) from error
-
-
-_Kind = tuple[type[SessionLakeError], str, str]
-_KINDS: Final[dict[int, _Kind]] = {
-    sqlite3.SQLITE_BUSY: (StoreBusyError, "another program holds the database", "try again"),
-    sqlite3.SQLITE_LOCKED: (StoreBusyError, "another program holds the database", "try again"),
-    sqlite3.SQLITE_CORRUPT: (
-        CorruptDataError,
-        "damaged",
-        "stop the writers, copy the directory, run sessionlake doctor",
-    ),
-    sqlite3.SQLITE_NOTADB: (CorruptDataError, "no SQLite database", "stop the writers, look what the file is"),
-    sqlite3.SQLITE_FULL: (
-        StorageError,
-        "the disk is full, nothing of this call was written",
-        "free space, then try again",
-    ),
-    sqlite3.SQLITE_TOOBIG: (InputError, "a value is larger than SQLite can hold", ""),
-}
-_OTHER: Final[_Kind] = (StorageError, "SQLite failed", "check the disk and the permissions of the directory")
-
-
-def _translate(error: BaseException, operation: str, path: Path) -> BaseException:
-    """SQLite's errors as ours; anything else as it is."""
-    if not isinstance(error, sqlite3.Error):
-        return error
-    kind, message, hint = _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _OTHER)
-    found = kind(f"{message}: {error}", operation=operation, key=str(path), hint=hint)
-    found.__cause__ = error
-    return found

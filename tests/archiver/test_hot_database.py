@@ -351,6 +351,7 @@ def test_the_wal_is_not_reset_while_a_snapshot_of_it_is_moved(store: HotStore) -
         note("b")(database._writer)
         snapshot = database._snapshot()
     assert snapshot is not None
+    assert database._snapshot() is None, "one at a time: whoever comes second may find the WAL moved"
     before = generation()
     store.run(note("c"))
     with HotStore(store.directory) as other:
