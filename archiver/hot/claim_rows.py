@@ -58,7 +58,10 @@ def claim_batch(connection: sqlite3.Connection, segment: int | None, batch: Sequ
         "INSERT INTO claim(segment, sid, session_uid, revision, last_seq, reason) VALUES(?, ?, ?, ?, ?, ?)",
         [(segment, *row) for row in claimed],
     )
-    connection.executemany("UPDATE session SET claimed = 1 WHERE sid = ?", [row[:1] for row in claimed])
+    connection.execute(
+        "UPDATE session SET claimed = 1 WHERE sid IN (SELECT value FROM json_each(?))",
+        (json.dumps([row[0] for row in claimed]),),
+    )
     return segment
 
 
