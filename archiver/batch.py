@@ -10,10 +10,9 @@ _YOUNGER_COLLECTIONS: Final = 20
 
 
 def collect_rarely() -> None:
-    """Let the garbage collector look less often, and not at what is there already.
+    """Let the garbage collector look less often.
 
     Batches make and drop many small tuples, none of them in cycles. At Python's usual 700 new objects a
     collection an archiver spends a tenth of its time on looking at them.
     """
-    gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, _YOUNGER_COLLECTIONS, _YOUNGER_COLLECTIONS)

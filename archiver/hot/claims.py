@@ -235,7 +235,8 @@ class Claims:
         if lost:
             raise CorruptDataError(
                 f"its file lacks {len(lost)} of {len(claimed)} claimed sessions, the first is {min(lost)}",
-                operation="release segment", key=str(segment.sequence), hint="hot.db or the file was changed",
+                operation="release segment", key=str(segment.sequence),
+                hint="nothing was deleted here; run `sessionlake verify --deep`, keep hot.db",
             )  # fmt: skip
         deleted = kept = 0
         remaining = iter(claimed)

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from archiver.errors import SessionLakeError, StorageError, StoreBusyError
 from archiver.hot import migrations, schema
@@ -134,20 +134,30 @@ class Database:
     @contextlib.contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
         """A read transaction on a connection of the pool. Keep it short: it holds the WAL back."""
-        if not self._reader_slots.acquire(timeout=self._timeout_seconds):
-            raise StoreBusyError("all readers are taken", operation="read", key=str(self.path), hint="try again")
-        connection: sqlite3.Connection | None = None
-        try:
-            with translated("read", self.path):
-                connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
-                connection.execute("BEGIN")
+        with translated("read", self.path):
+            connection = self._take_reader(self._timeout_seconds)
+            try:
                 yield connection
-        finally:
-            if connection is not None:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._idle_readers.append(connection)
+            finally:
+                self._return_reader(connection)
+
+    def _take_reader(self, timeout_seconds: float) -> sqlite3.Connection:
+        """A connection of the pool in a read transaction; StoreBusyError if all are taken for so long."""
+        if not self._reader_slots.acquire(timeout=timeout_seconds):
+            raise StoreBusyError("all readers are taken", operation="read", key=str(self.path), hint="try again")
+        try:
+            connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
+            connection.execute("BEGIN")
+        except BaseException:
             self._reader_slots.release()
+            raise
+        return connection
+
+    def _return_reader(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._idle_readers.append(connection)
+        self._reader_slots.release()
 
     def settle(self, durability: Durability) -> None:
         """Give everything committed so far this durability: ``power`` returns when it survives power loss."""
@@ -158,19 +168,23 @@ class Database:
 
         StoreBusyError if readers kept it from being emptied for so long.
         """
-        wait_ms = int((self._timeout_seconds if wait_seconds is None else wait_seconds) * 1000)
-        self._acquire_lock()
-        try:
-            with self._behind_gate(), translated("checkpoint", self.path):
-                self._writer.execute(f"PRAGMA busy_timeout={wait_ms}")
-                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                self._writer.execute(f"PRAGMA busy_timeout={int(self._timeout_seconds * 1000)}")
-        finally:
-            self._lock.release()
+        busy = self._checkpoint("TRUNCATE", self._timeout_seconds if wait_seconds is None else wait_seconds)
         if busy:
             raise StoreBusyError(
                 "readers kept the WAL", operation="checkpoint", key=str(self.path), hint="end long reads, try again"
             )
+
+    def _checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"], wait_seconds: float) -> bool:
+        """Checkpoint behind the gate; whether somebody kept it from being complete for so long."""
+        self._acquire_lock()
+        try:
+            with self._behind_gate(patient=True), translated("checkpoint", self.path):
+                self._writer.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
+                busy = self._writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
+                self._writer.execute(f"PRAGMA busy_timeout={int(self._timeout_seconds * 1000)}")
+        finally:
+            self._lock.release()
+        return bool(busy)
 
     def close(self) -> None:
         """Sync and close; waits for readers and writers under way."""
@@ -212,40 +226,35 @@ class Database:
         """
         if not self._moving.acquire(blocking=False):
             return None
-        if not self._reader_slots.acquire(blocking=False):
-            self._moving.release()
-            return None
+        connection: sqlite3.Connection | None = None
         try:
-            connection = self._idle_readers.pop() if self._idle_readers else self._connect(read_only=True)
-            connection.execute("BEGIN")
+            connection = self._take_reader(timeout_seconds=0)
             connection.execute("SELECT 1 FROM store LIMIT 1").fetchall()
-        except BaseException:
-            self._reader_slots.release()
+        except (StoreBusyError, sqlite3.Error) as error:
+            if connection is not None:
+                self._return_reader(connection)
             self._moving.release()
-            raise
+            log.warning("wal_not_moved", extra=fields(error=str(error)))
+            return None
         return connection
 
     def _move_wal(self, snapshot: sqlite3.Connection) -> None:
         """Move the WAL up to a snapshot into the database outside of the gate, then the rest of it behind the gate.
 
         The bug of SQLite before 3.51.3 loses pages when a WAL is reset while a checkpoint runs. While the
-        snapshot is read it cannot be reset.
+        snapshot is read it cannot be reset. The caller's write is stored by now, so it must not fail for this.
         """
         try:
-            with self.reader() as mover, translated("checkpoint", self.path):
-                mover.execute("ROLLBACK")
-                mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            snapshot.execute("ROLLBACK")
-            self._idle_readers.append(snapshot)
-            self._reader_slots.release()
-            self._moving.release()
-        self._acquire_lock()
-        try:
-            with self._behind_gate(patient=True), translated("checkpoint", self.path):
-                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            self._lock.release()
+            try:
+                with self.reader() as mover:
+                    mover.execute("ROLLBACK")  # a connection that reads cannot checkpoint
+                    mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            finally:
+                self._return_reader(snapshot)
+                self._moving.release()
+            self._checkpoint("PASSIVE", self._timeout_seconds)
+        except SessionLakeError as error:
+            log.warning("wal_not_moved", extra=fields(error=str(error)))
 
     # ---------------------------------------------------------------- taking turns
 

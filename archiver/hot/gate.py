@@ -26,11 +26,12 @@ _GIVE_WAY_SECONDS: Final = 0.001
 
 
 class Gate:
-    """A flock that every commit, checkpoint, open and close of all processes passes, one at a time.
+    """A flock that every commit, open and close of all processes passes, one at a time.
 
-    Who waits is woken at once where SQLite's busy handler sleeps for up to 100 ms, and no two
-    connections ever write or checkpoint at the same instant, which is what the WAL-reset bug of
-    SQLite before 3.51.3 needs. Callers of one process must take turns themselves.
+    Who waits is woken at once where SQLite's busy handler sleeps for up to 100 ms. Checkpoints pass it,
+    too, but for those of bulk work, which keep the WAL from being reset (database.py): the WAL-reset
+    bug of SQLite before 3.51.3 needs a commit that resets it beside a checkpoint. Callers of one process
+    must take turns themselves.
     """
 
     def __init__(self, path: Path) -> None:
