@@ -93,6 +93,7 @@ def unclaim(connection: sqlite3.Connection, segment: int) -> int:
     return len(rows)
 
 
+# "+": found by their row ids, not by the index on the segment, which has thousands.
 _INDEX = """
 INSERT OR REPLACE INTO archived(session_uid, revision, session_id, user_id, created_us, updated_us, last_activity_us,
   language, title, segment, row_group, reason, content_sha256)

@@ -122,7 +122,10 @@ def _above(connection: sqlite3.Connection, limits: ClaimLimits, values: dict[str
 def evictable(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int) -> int:
     """How many sessions would be evicted now."""
     values = _bounds(limits, now_us)
-    _, to_evict = _above(connection, limits, values)
+    return _evictable(connection, values, _above(connection, limits, values)[1])
+
+
+def _evictable(connection: sqlite3.Connection, values: dict[str, int], to_evict: int) -> int:
     return min(_count(connection, "evicted", values)[0], to_evict) if to_evict else 0
 
 
@@ -131,11 +134,11 @@ def backlog(connection: sqlite3.Connection, limits: ClaimLimits, *, now_us: int)
     values = _bounds(limits, now_us)
     closed, closed_us, closed_bytes = _count(connection, "closed", values)
     expired, expired_us, expired_bytes = _count(connection, "expired", values)
-    above, _ = _above(connection, limits, values)
+    above, to_evict = _above(connection, limits, values)
     due = [
         us for us in (closed_us, expired_us + limits.max_age_us if expired_us is not None else None) if us is not None
     ]
-    evict = evictable(connection, limits, now_us=now_us) if above else 0
+    evict = _evictable(connection, values, to_evict)
     return Backlog(closed, expired, evict, above, closed_bytes + expired_bytes, min(due, default=None))
 
 

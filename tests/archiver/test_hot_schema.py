@@ -50,6 +50,33 @@ def test_a_store_of_a_released_version_opens_with_all_it_holds(dump: Path, tmp_p
         assert len(manager.hot.archiver_id) == 32
 
 
+def test_what_an_archiver_was_at_when_version_1_ended_goes_on(tmp_path: Path) -> None:
+    load(RELEASED[0], tmp_path / "s")
+    connection = sqlite3.connect(tmp_path / "s" / "hot.db")
+    connection.executescript("""
+        UPDATE sqlite_sequence SET seq = 41 WHERE name = 'session';
+        INSERT INTO segment(segment, archiver_id, sequence, state, kind, claimed_us)
+          SELECT 1, value, 1, 'open', 'live', 0 FROM store WHERE name = 'archiver_id';
+        INSERT INTO claim(segment, session_uid, sid, revision, last_seq, reason)
+          SELECT 1, session_uid, sid, 1, next_seq - 1, 'expired' FROM session;
+        UPDATE session SET claimed = 1;
+        INSERT INTO archived(session_uid, revision, session_id, created_us, last_activity_us, segment, reason,
+          content_sha256, n_messages, n_interactions) VALUES('u', 1, 'gone', 7, 7, 1, 'expired', 'd', 0, 0);
+    """)
+    totals = connection.execute("SELECT * FROM totals").fetchall()
+    connection.close()
+    with SessionManager(tmp_path / "s", clock=lambda: CREATED_US + 1_000_000) as manager:
+        with manager.hot.reader() as reader:
+            assert reader.execute("SELECT * FROM totals").fetchall() == totals
+        [entry] = manager.hot.claims.known_versions("gone", 7)
+        assert (entry.session_uid, entry.content_sha256) == ("u", "d")
+        manager.create_session("new")
+        with manager.hot.reader() as reader:
+            assert reader.execute("SELECT sid FROM session WHERE session_id = 'new'").fetchone() == (42,)
+        report = manager.cleanup_stale_sessions()
+        assert (report.ok, report.sessions_released) == (True, 1)
+
+
 def test_the_present_version_has_its_dump() -> None:
     assert f"v{schema.SCHEMA_VERSION}" in [dump.stem for dump in RELEASED]
     for dump in RELEASED:

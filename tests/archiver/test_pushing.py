@@ -281,6 +281,23 @@ def test_segment_already_there_needs_no_spool_file(hot: HotStore, directory_stor
     assert live_count(hot) == 0
 
 
+@pytest.mark.parametrize("damage", ["gone", "a flipped byte"])
+def test_a_release_without_a_sound_spool_file_reads_the_archive(
+    hot: HotStore, directory_store: DirectoryStore, damage: str
+) -> None:
+    records, segment = sealed(hot, 30)
+    path = hot.spool.path(segment.archiver_id, segment.sequence)
+    archive.register_archiver(directory_store, segment.archiver_id)
+    assert directory_store.create(ref_of(segment).key, path)
+    hot.claims.verified(segment)
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    assert push(hot, directory_store).sessions_released == 30
+    assert [versions(hot, r)[0].content_sha256 for r in records] == [content_sha256(r) for r in records]
+
+
 def test_imported_segment_enters_the_index_at_its_release(hot: HotStore, directory_store: DirectoryStore) -> None:
     records = sorted((session(n) for n in range(200)), key=lambda r: r.session_uid)
     sealing.seal_records(hot, records, now_us=NOW_US)
