@@ -17,6 +17,7 @@ TABLES = {
     "feedback_summary": "grain, day, language, actor_kind, level, action_type, n, n_sessions, n_users",
 }
 SESSIONS = 300
+SHARES = [0.3 + 0.1 * i for i in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,18 @@ def flags(where):
     return ("--hot", f"{where}/hot", "--storage", f"file:{where}/lake")
 
 
-def kill_while(sessionlake, arguments, delays):
+def seconds_of(sessionlake, arguments):
+    began = time.monotonic()
+    sessionlake(*arguments)
+    return time.monotonic() - began
+
+
+def kill_while(sessionlake, arguments, seconds):
+    """Start the command again and again, kill each earlier or later in the time an undisturbed one takes."""
     killed = 0
-    for delay in delays:
+    for share in SHARES:
         process = sessionlake.start(*arguments, SESSIONLAKE_HOT__SESSION_MAX_AGE_HOURS="0")
-        time.sleep(delay)
+        time.sleep(share * seconds)
         process.kill()
         process.communicate()
         killed += process.returncode != 0
@@ -54,14 +62,10 @@ def test_the_same_tables_as_an_undisturbed_run(sessionlake, filled, tmp_path):
     sessionlake.environment["SESSIONLAKE_HOT__SESSION_MAX_AGE_HOURS"] = "0"
     for name in ("calm", "storm"):
         shutil.copytree(filled, tmp_path / name / "hot")
-    sessionlake("sweep", *flags("calm"))
-    sessionlake("compact", *flags("calm"))
-
-    delays = [0.6 + 0.1 * i for i in range(8)]
-    assert kill_while(sessionlake, ("sweep", *flags("storm")), delays) > 0
-    sessionlake("sweep", *flags("storm"))
-    assert kill_while(sessionlake, ("compact", *flags("storm")), delays) > 0
-    sessionlake("compact", *flags("storm"))
+    for command in ("sweep", "compact"):
+        seconds = seconds_of(sessionlake, (command, *flags("calm")))
+        assert kill_while(sessionlake, (command, *flags("storm")), seconds) > 0
+        sessionlake(command, *flags("storm"))
 
     calm, storm = contents(sessionlake, "calm"), contents(sessionlake, "storm")
     assert len(calm["sessions"]) == SESSIONS
