@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
@@ -102,19 +102,79 @@ def session_uid(session_id: str, created_at_us: int) -> str:
     return hashlib.sha256(f"{session_id}\x1f{stamp}".encode()).hexdigest()[:32]
 
 
+class SessionRow(NamedTuple):
+    """One session as the plain values of a segment's row: what a SessionRecord holds, and its digests.
+
+    Attributes:
+        messages: For each its values in the order of Message.
+        interactions: For each its values in the order of Interaction.
+    """
+
+    session_uid: str
+    session_id: str
+    revision: int
+    user_id: str | None
+    created_at_us: int
+    updated_at_us: int | None
+    archived_at_us: int
+    tz_assumed: bool
+    language: str | None
+    messages: Sequence[Sequence[Any]]
+    interactions: Sequence[Sequence[Any]]
+    graph_state: str | None
+    metadata: str
+    extra: str | None
+    reported: Sequence[int] | None
+    content_sha256: str
+
+    @classmethod
+    def of(cls, record: SessionRecord, digest: str | None = None) -> SessionRow:
+        """A record's values; ``digest`` if it is known already."""
+        return cls(
+            record.session_uid, record.session_id, record.revision, record.user_id, record.created_at_us,
+            record.updated_at_us, record.archived_at_us, record.tz_assumed, record.language, record.messages,
+            record.interactions, record.graph_state, record.metadata, record.extra, record.reported,
+            digest or content_sha256(record),
+        )  # fmt: skip
+
+    def record(self) -> SessionRecord:
+        """The session as a record."""
+        return SessionRecord(
+            session_id=self.session_id,
+            created_at_us=self.created_at_us,
+            updated_at_us=self.updated_at_us,
+            user_id=self.user_id,
+            language=self.language,
+            tz_assumed=self.tz_assumed,
+            messages=tuple(Message(*values) for values in self.messages),
+            interactions=tuple(Interaction(*values) for values in self.interactions),
+            graph_state=self.graph_state,
+            metadata=self.metadata,
+            extra=self.extra,
+            reported=None if self.reported is None else FeedbackCounts(*self.reported),
+            revision=self.revision,
+            archived_at_us=self.archived_at_us,
+        )
+
+
 def content_sha256(record: SessionRecord) -> str:
     """Digest of everything in the record but revision and archived_at (docs/FORMAT.md, "Content digest").
 
     The digest is over compact UTF-8 JSON of plain values, so it does not depend on Parquet, on
     SQLite or on their versions. Costs about 20 µs for a session of 20 messages.
     """
-    value = [
+    own = (
         record.session_id, record.created_at_us, record.updated_at_us, record.user_id, record.language,
         record.tz_assumed, record.graph_state, record.metadata, record.extra, record.reported,
-        list(map(tuple, record.messages)), list(map(tuple, record.interactions)),
-    ]  # fmt: skip
-    # The same bytes as canonical_json at a fifth of its cost, for plain tuples; it is most of a segment's build.
-    return hashlib.sha256(to_json(value)).hexdigest()
+    )  # fmt: skip
+    messages, interactions = list(map(tuple, record.messages)), list(map(tuple, record.interactions))
+    return content_digest(own, to_json(messages), to_json(interactions))
+
+
+def content_digest(own: Sequence[Any], messages: bytes, interactions: bytes) -> str:
+    """:func:`content_sha256` from a session's own values and its events as canonical JSON."""
+    # The same bytes as canonical_json at a fifth of its cost, for plain tuples.
+    return hashlib.sha256(b"".join((to_json(own)[:-1], b",", messages, b",", interactions, b"]"))).hexdigest()
 
 
 def membership_digest(members: Iterable[tuple[str, int, str]]) -> str:

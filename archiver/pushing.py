@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -79,6 +80,7 @@ class Pusher:
         self._store = store
         self._facts = facts
         self._metrics = metrics
+        self._registered = False
         self.report = PushReport()
 
     def push_closed(self, *, now_us: int, stop: Callable[[], bool] = lambda: False) -> PushReport:
@@ -87,28 +89,38 @@ class Pusher:
         What was done before a failure is in :attr:`report`.
         """
         # One that is still open holds back all later ones: an archiver's segments appear in their order.
-        waiting = list(takewhile(lambda segment: segment.state != "open", self._hot.claims.unreleased()))
-        if waiting:
-            archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
-        for segment in waiting:
+        for segment in takewhile(lambda segment: segment.state != "open", self._hot.claims.unreleased()):
             if stop():
                 break
-            try:
-                self._finish(segment, now_us=now_us)
-            except SessionLakeError as error:
-                self._metrics.add(CounterName.PUSH_FAILURES)
-                self._hot.claims.failed(segment, f"{error.kind}: {error}", now_us=now_us)
-                raise
+            if self.prove(segment, now_us=now_us):
+                self.release(segment, now_us=now_us)
         return self.report
 
-    def _finish(self, segment: Segment, *, now_us: int) -> None:
-        """Bring one segment from wherever it is to released."""
-        if segment.state == "closed" and not self._push(segment, now_us=now_us):
-            self.report.voided += 1
-            return
-        deleted, kept = self._release(segment, now_us=now_us)
-        self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
+    def prove(self, segment: Segment, *, now_us: int) -> bool:
+        """Send a segment until the archive is proven to hold it; False if a void stands in its place."""
+        with self._noting_failure(segment, now_us):
+            if not self._registered:
+                archive.register_archiver(self._store, self._hot.claims.archiver_id, self._hot.claims.first_sequence())
+                self._registered = True
+            proven = segment.state != "closed" or self._push(segment, now_us=now_us)
+        self.report.voided += not proven
+        return proven
+
+    def release(self, segment: Segment, *, now_us: int) -> None:
+        """Let the rows and the spool file of a proven segment go."""
+        with self._noting_failure(segment, now_us):
+            deleted, kept = self._release(segment, now_us=now_us)
+            self._hot.spool.remove(self._hot.spool.path(segment.archiver_id, segment.sequence))
         self._count(segment, deleted, kept)
+
+    @contextmanager
+    def _noting_failure(self, segment: Segment, now_us: int) -> Iterator[None]:
+        try:
+            yield
+        except SessionLakeError as error:
+            self._metrics.add(CounterName.PUSH_FAILURES)
+            self._hot.claims.failed(segment, f"{error.kind}: {error}", now_us=now_us)
+            raise
 
     def _release(self, segment: Segment, *, now_us: int) -> tuple[int, int]:
         """Let a proven segment's rows go, and erase what was erased since it was claimed.

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, TypeVar
 
 import pyarrow as pa
 
 from archiver import segments
 from archiver.errors import CorruptDataError, SessionLakeError
-from archiver.events import SessionRecord, content_sha256
+from archiver.events import SessionRecord, SessionRow
 from archiver.hot import HotStore
 from archiver.hot.due import ClaimLimits
 from archiver.hot.segment import Sealed, Segment
@@ -29,6 +29,8 @@ from archiver.settings import Settings
 HOUR_US: Final = 3_600_000_000
 IMPORT_WAIT_SECONDS: Final = 60.0
 GROUPS_AHEAD: Final = 2
+
+T = TypeVar("T", SessionRecord, SessionRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,10 @@ def close(hot: HotStore, segment: Segment) -> Segment:
     return hot.claims.close_segment(segment, build(hot, segment).sealed)
 
 
-def close_left_open(hot: HotStore) -> None:
+def close_left_open(hot: HotStore) -> list[Segment]:
     """Build and close what a crash left open, so that later segments can go; see :func:`close`."""
-    for segment in hot.claims.unreleased():
-        if segment.state == "open" and not hot.claims.abandon_empty(segment):
-            close(hot, segment)
+    left = [segment for segment in hot.claims.unreleased() if segment.state == "open"]
+    return [close(hot, segment) for segment in left if not hot.claims.abandon_empty(segment)]
 
 
 def seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
@@ -102,15 +103,13 @@ def seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int
 
 def _seal_records(hot: HotStore, records: Iterable[SessionRecord], *, now_us: int) -> Segment:
     sequence = hot.claims.next_sequence()
-    built = _build(hot, SegmentHeader(hot.claims.archiver_id, sequence), segments.row_groups(records))
+    built = _build(hot, SegmentHeader(hot.claims.archiver_id, sequence), map(_rows, segments.row_groups(records)))
     return hot.claims.add_import_segment(sequence, built.sealed, now_us=now_us)
 
 
 def build(hot: HotStore, segment: Segment) -> Built:
     """Write a segment's file from its claims, as they were when claimed. The same claims give the same digest."""
-    groups = hot.claims.records(
-        segment, group_sessions=segments.ROW_GROUP_SESSIONS, group_bytes=segments.ROW_GROUP_BYTES
-    )
+    groups = hot.claims.rows(segment, group_sessions=segments.ROW_GROUP_SESSIONS, group_bytes=segments.ROW_GROUP_BYTES)
     return _build(hot, SegmentHeader(segment.archiver_id, segment.sequence), groups)
 
 
@@ -161,19 +160,19 @@ def _moved(hot: HotStore, segment: Segment, header: SegmentHeader) -> Built | No
         return None
     file = segments.open_segment(old, key=str(old))
     batches = segments.read_batches(file, key=str(old))
-    return _build(hot, header, (list(segments.batch_to_records(batch)) for batch in batches))
+    return _build(hot, header, (_rows(list(segments.batch_to_records(batch))) for batch in batches))
 
 
-def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRecord]]) -> Built:
+def _build(hot: HotStore, header: SegmentHeader, groups: Iterator[list[SessionRow]]) -> Built:
     def fill(sink: IO[bytes]) -> SegmentSummary:
-        return segments.write_segment(sink, header, map(_converted, _ahead(map(_digested, groups))))
+        return segments.write_segment(sink, header, map(_converted, _ahead(groups)))
 
     file, summary = hot.spool.write(hot.spool.path(header.archiver_id, header.sequence), fill)
     return Built(file, summary)
 
 
-def _ahead(groups: Iterator[_Digested]) -> Iterator[_Digested]:
-    """The same groups, the next ones read while the caller encodes one: encoding needs no interpreter."""
+def _ahead(groups: Iterator[list[SessionRow]]) -> Iterator[list[SessionRow]]:
+    """The same groups, the next ones read while the caller encodes one: neither needs the interpreter much."""
     with ThreadPoolExecutor(1, thread_name_prefix="seal") as pool:
         upcoming = deque(pool.submit(next, groups, None) for _ in range(GROUPS_AHEAD))
         while (group := upcoming.popleft().result()) is not None:
@@ -181,42 +180,35 @@ def _ahead(groups: Iterator[_Digested]) -> Iterator[_Digested]:
             yield group
 
 
-class _Digested(NamedTuple):
-    """A group of sessions with their content digests."""
-
-    records: list[SessionRecord]
-    digests: list[str]
+def _rows(records: list[SessionRecord]) -> list[SessionRow]:
+    with _naming_the_culprit(records, SessionRow.of):
+        return [SessionRow.of(record) for record in records]
 
 
-def _digested(group: list[SessionRecord]) -> _Digested:
-    with _naming_the_culprit(group):
-        return _Digested(group, [content_sha256(record) for record in group])
-
-
-def _converted(group: _Digested) -> pa.RecordBatch:
-    with _naming_the_culprit(group.records):
-        return segments.records_to_batch(group.records, group.digests)
+def _converted(rows: list[SessionRow]) -> pa.RecordBatch:
+    with _naming_the_culprit(rows, lambda row: segments.rows_to_batch([row])):
+        return segments.rows_to_batch(rows)
 
 
 _INCONVERTIBLE: Final = (pa.ArrowException, ValueError, TypeError, OverflowError, SessionLakeError)
 
 
 @contextmanager
-def _naming_the_culprit(group: list[SessionRecord]) -> Iterator[None]:
+def _naming_the_culprit(group: Sequence[T], convert: Callable[[T], object]) -> Iterator[None]:
     """Find the session of a group that cannot be converted, and name it."""
     try:
         yield
     except _INCONVERTIBLE as error:
-        culprit = next((r for r in group if not _convertible(r)), group[0])
+        culprit = next((one for one in group if not _convertible(one, convert)), group[0])
         raise CorruptDataError(
             f"cannot be archived: {error}", operation="seal", key=culprit.session_id,
             hint=f"set it aside: sessionlake sweep --quarantine {culprit.session_id}",
         ) from error  # fmt: skip
 
 
-def _convertible(record: SessionRecord) -> bool:
+def _convertible(one: T, convert: Callable[[T], object]) -> bool:
     try:
-        segments.records_to_batch([record])
+        convert(one)
     except _INCONVERTIBLE:
         return False
     return True

@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ from archiver.events import (
     Interaction,
     Message,
     SessionRecord,
-    content_sha256,
+    SessionRow,
     membership_digest,
 )
 
@@ -109,40 +110,46 @@ class SegmentSummary:
     row_groups: tuple[str, ...]
 
 
-def records_to_batch(records: Sequence[SessionRecord], digests: Sequence[str] | None = None) -> pa.RecordBatch:
-    """Sessions as one record batch in SCHEMA, in the given order; ``digests`` where they are known already."""
-    if digests is None:
-        digests = [content_sha256(r) for r in records]
+def records_to_batch(records: Iterable[SessionRecord]) -> pa.RecordBatch:
+    """Sessions as one record batch in SCHEMA, in the given order."""
+    return rows_to_batch([SessionRow.of(record) for record in records])
+
+
+def rows_to_batch(rows: Sequence[SessionRow]) -> pa.RecordBatch:
+    """Sessions as one record batch in SCHEMA, in the given order."""
     columns = [
-        pa.array([r.session_uid for r in records], pa.string()),
-        pa.array([r.session_id for r in records], pa.string()),
-        pa.array([r.revision for r in records], pa.int32()),
-        pa.array([r.user_id for r in records], pa.string()),
-        pa.array([r.created_at_us for r in records], TIME),
-        pa.array([r.updated_at_us for r in records], TIME),
-        pa.array([r.archived_at_us for r in records], TIME),
-        pa.array([r.tz_assumed for r in records], pa.bool_()),
-        pa.array([r.language for r in records], pa.string()),
-        _list_column(MESSAGE, [r.messages for r in records], (1, 2, 3, 4)),
-        _list_column(INTERACTION, [r.interactions for r in records], (1, 2, 3, 4, 5, 6)),
-        pa.array([r.graph_state for r in records], pa.string()),
-        pa.array([r.metadata for r in records], pa.string()),
-        pa.array([r.extra for r in records], pa.string()),
-        *(pa.array([r.reported[i] if r.reported else None for r in records], pa.int64()) for i in range(3)),
-        pa.array(digests, pa.string()),
+        pa.array([r.session_uid for r in rows], pa.string()),
+        pa.array([r.session_id for r in rows], pa.string()),
+        pa.array([r.revision for r in rows], pa.int32()),
+        pa.array([r.user_id for r in rows], pa.string()),
+        pa.array([r.created_at_us for r in rows], TIME),
+        pa.array([r.updated_at_us for r in rows], TIME),
+        pa.array([r.archived_at_us for r in rows], TIME),
+        pa.array([r.tz_assumed for r in rows], pa.bool_()),
+        pa.array([r.language for r in rows], pa.string()),
+        _list_column(MESSAGE, [r.messages for r in rows], (1, 2, 3, 4)),
+        _list_column(INTERACTION, [r.interactions for r in rows], (1, 2, 3, 4, 5, 6)),
+        pa.array([r.graph_state for r in rows], pa.string()),
+        pa.array([r.metadata for r in rows], pa.string()),
+        pa.array([r.extra for r in rows], pa.string()),
+        *(pa.array([r.reported[i] if r.reported else None for r in rows], pa.int64()) for i in range(3)),
+        pa.array([r.content_sha256 for r in rows], pa.string()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _list_column(struct: pa.DataType, lists: Sequence[Sequence[tuple[Any, ...]]], fields: Sequence[int]) -> pa.Array:
-    """Tuples of events as list<struct>: index first, then the tuple's values as the struct's other fields."""
-    lengths = [len(events) for events in lists]
+def _list_column(struct: pa.DataType, lists: Sequence[Sequence[Sequence[Any]]], fields: Sequence[int]) -> pa.Array:
+    """Events as list<struct>: index first, then their values as the struct's other fields."""
+    offsets = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum([len(events) for events in lists], out=offsets[1:])
+    index = np.arange(offsets[-1], dtype=np.int32) - np.repeat(offsets[:-1], np.diff(offsets))
     flat = list(zip(*chain.from_iterable(lists), strict=True)) or [()] * len(fields)
-    arrays = [pa.array(chain.from_iterable(map(range, lengths)), pa.int32())]
+    arrays = [pa.array(index)]
     arrays += [pa.array(column, struct.field(i).type) for i, column in zip(fields, flat, strict=True)]
     values = pa.StructArray.from_arrays(arrays, fields=list(struct))
-    offsets = pa.array([0, *accumulate(lengths)], pa.int32())
-    return pa.ListArray.from_arrays(offsets, values, type=pa.list_(pa.field("element", struct, nullable=False)))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), values, type=pa.list_(pa.field("element", struct, nullable=False))
+    )
 
 
 def batch_to_records(batch: pa.RecordBatch) -> Iterator[SessionRecord]:

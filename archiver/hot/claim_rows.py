@@ -114,13 +114,17 @@ UPDATE session SET claimed = 0, archived_revision = ?, archived_seq = ?, archive
 """
 
 
+def index_batch(connection: sqlite3.Connection, segment: int, members: Mapping[int, Member]) -> None:
+    """Enter claimed sessions of a segment into the archived index, but those erased since; ``members`` by row id."""
+    connection.execute(_INDEX, (json.dumps([(sid, *member) for sid, member in members.items()]), segment))
+
+
 def release_batch(connection: sqlite3.Connection, segment: int, members: Mapping[int, Member | None]) -> Released:
-    """Enter claimed sessions of a segment into the archived index and delete them; those written to since stay.
+    """Delete claimed sessions of a segment that are in the archived index; those written to since stay.
 
     ``members`` by row id of the session; None for an erased one. Whole sets in a few statements: the
     interpreter is free for building the next segment meanwhile.
     """
-    connection.execute(_INDEX, (json.dumps([(sid, *(member or ())) for sid, member in members.items()]), segment))
     named = json.dumps(list(members))
     written = connection.execute(_WRITTEN, (named, segment)).fetchall()
     digests = {sid: member.content_sha256 for sid, member in members.items() if member is not None}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from operator import itemgetter
 from typing import Final, Literal
 
 from archiver.errors import ConflictError, CorruptDataError, StoreBusyError, UnknownSessionError
-from archiver.events import SessionRecord
+from archiver.events import SessionRow
 from archiver.hot import archived, claim_rows, covered, due, frozen, progress
 from archiver.hot.archived import ArchivedEntry, ArchivedRow
 from archiver.hot.claim_rows import Released
@@ -81,9 +82,9 @@ class Claims:
 
     # ---------------------------------------------------------------- build and close
 
-    def records(self, segment: Segment, *, group_sessions: int, group_bytes: int) -> Iterator[list[SessionRecord]]:
+    def rows(self, segment: Segment, *, group_sessions: int, group_bytes: int) -> Iterator[list[SessionRow]]:
         """The claimed sessions of a segment as they were when claimed, in groups, sorted by session_uid."""
-        return frozen.claimed_records(self._db, segment.segment, group_sessions=group_sessions, group_bytes=group_bytes)
+        return frozen.claimed_rows(self._db, segment.segment, group_sessions=group_sessions, group_bytes=group_bytes)
 
     def close_segment(self, segment: Segment, sealed: Sealed) -> Segment:
         """Fix a segment's membership, durably; from here on its name may stand in the archive."""
@@ -229,27 +230,39 @@ class Claims:
         """
         self._require_verified(segment)
         with self._db.reader() as connection:
-            query = "SELECT sid, session_uid, drop_rows FROM claim WHERE segment = ? ORDER BY sid"  # as the pages lie
-            claimed = connection.execute(query, (segment.segment,)).fetchall()
-        lost = [uid for _, uid, drop in claimed if uid not in members and drop != claim_rows.ERASE]
+            claimed = connection.execute(
+                "SELECT c.sid, c.session_uid, c.drop_rows, s.session_id FROM claim c JOIN session s ON s.sid = c.sid"
+                " WHERE c.segment = ?",
+                (segment.segment,),
+            ).fetchall()
+        lost = [uid for _, uid, drop, _ in claimed if uid not in members and drop != claim_rows.ERASE]
         if lost:
             raise CorruptDataError(
                 f"its file lacks {len(lost)} of {len(claimed)} claimed sessions, the first is {min(lost)}",
                 operation="release segment", key=str(segment.sequence),
                 hint="nothing was deleted here; run `sessionlake verify --deep`, keep hot.db",
             )  # fmt: skip
+        in_index_order = sorted(claimed, key=itemgetter(3))
+        self._index(segment, {sid: members[uid] for sid, uid, *_ in in_index_order if uid in members})
         deleted = kept = 0
-        remaining = iter(claimed)
-        while part := list(islice(remaining, claim_rows.RELEASE_SESSIONS)):
+        as_pages_lie = iter(sorted(claimed))
+        while part := list(islice(as_pages_lie, claim_rows.RELEASE_SESSIONS)):
             # A release that power loss undoes is repeated: what it deleted is proven to be in the archive.
             with self._db.bulk_transaction() as connection:
                 released = claim_rows.release_batch(
-                    connection, segment.segment, {sid: members.get(uid) for sid, uid, _ in part}
+                    connection, segment.segment, {sid: members.get(uid) for sid, uid, *_ in part}
                 )
             deleted += released.deleted
             kept += released.kept
         self._released(segment, now_us)
         return Released(deleted, kept)
+
+    def _index(self, segment: Segment, members: Mapping[int, Member]) -> None:
+        """Enter a segment's sessions into the archived index, before they go: an entry by itself costs a page."""
+        remaining = iter(members.items())
+        while part := dict(islice(remaining, INDEX_SESSIONS)):
+            with self._db.bulk_transaction() as connection:
+                claim_rows.index_batch(connection, segment.segment, part)
 
     def release_import(self, segment: Segment, rows: Iterable[ArchivedRow], *, now_us: int) -> int:
         """Enter an imported segment's sessions into the archived index; idempotent. Returns how many."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -16,6 +16,7 @@ from archiver.hot.due import Backlog
 from archiver.hot.segment import Segment
 from archiver.objects import ObjectStore, StoreFacts
 from archiver.pushing import Pusher, PushReport
+from archiver.service.line import PushLine
 from archiver.settings import Settings
 from archiver.telemetry import CounterName, GaugeName, Metrics, fields
 
@@ -134,7 +135,8 @@ class _Sweep:
             return
         self._clean_spool()
         obeyed = self._obey_tombstones()
-        self._push()
+        self._push_waiting()
+        self._push_left_open()
         kept = -1
         while self.report.sessions_kept > kept:  # what was written to meanwhile may be due again
             kept = self.report.sessions_kept
@@ -147,22 +149,18 @@ class _Sweep:
             archive.acknowledge(self._store, self._hot.claims.archiver_id, tombstone)
 
     def _seal_and_push(self, only_when_worthwhile: bool) -> None:
-        """Segment after segment: the next is built while one is pushed, never more than one ahead of the proof."""
-        with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
-            pushing: Future[None] | None = None
-            claimed = self._claimed(only_when_worthwhile)
+        """Segment after segment, while earlier ones are sent and released."""
+        claimed = self._claimed(only_when_worthwhile)
+        if claimed is None:
+            return
+        with self._pusher() as pusher, PushLine(pusher, now_us=self._now_us) as line:
             while claimed is not None:
                 segment = sealing.close(self._hot, claimed)
-                self.report.sessions_claimed += segment.n_sessions
-                self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
-                if pushing is not None:
-                    pushing.result()
+                self._count(segment)
                 if self._stop():
                     break
-                pushing = pool.submit(self._push)
+                line.add(segment)
                 claimed = self._claimed(only_when_worthwhile)  # while the request is under way, before the release
-            if pushing is not None:
-                pushing.result()
 
     def _nothing_to_do(self) -> bool:
         """Whether even the storage need not be asked: nothing due, nothing waiting, the ledger read lately."""
@@ -179,14 +177,31 @@ class _Sweep:
         self._check_room()
         return sealing.claim(self._hot, self._settings, now_us=self._now_us)
 
-    def _push(self) -> None:
-        if not self._hot.claims.unreleased():
-            return
+    def _push_waiting(self) -> None:
+        if self._hot.claims.unreleased():
+            with self._pusher() as pusher:
+                pusher.push_closed(now_us=self._now_us, stop=self._stop)
+
+    def _push_left_open(self) -> None:
+        """What a crash left open holds back all later ones: it is closed and pushed with them, in their order."""
+        if any(segment.state == "open" for segment in self._hot.claims.unreleased()) and not self._stop():
+            self._check_room()
+            for segment in sealing.close_left_open(self._hot):
+                self._count(segment)
+            self._push_waiting()
+
+    def _count(self, segment: Segment) -> None:
+        self.report.sessions_claimed += segment.n_sessions
+        self.metrics.add(CounterName.CLAIMED, segment.n_sessions)
+
+    @contextmanager
+    def _pusher(self) -> Iterator[Pusher]:
+        """A pusher for a storage that is safe; what it did is in the report, whatever became of it."""
         if self._facts is None:
             self._facts = _safe_facts(self._hot, self._store)
         pusher = Pusher(self._hot, self._store, facts=self._facts, metrics=self.metrics)
         try:
-            pusher.push_closed(now_us=self._now_us, stop=self._stop)
+            yield pusher
         finally:
             self.report.add(pusher.report)
 

@@ -118,7 +118,7 @@ def test_continued_session_is_claimed_as_the_next_revision(hot: HotStore) -> Non
         connection.execute("UPDATE session SET on_loan = 0, language = 'xx'")
     segment = claim(hot)
     assert segment is not None
-    [[found]] = hot.claims.records(segment, group_sessions=10, group_bytes=10_000)
+    [[found]] = hot.claims.rows(segment, group_sessions=10, group_bytes=10_000)
     assert (found.revision, found.language) == (2, "xx")
 
 

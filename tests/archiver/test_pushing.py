@@ -18,6 +18,7 @@ from archiver.errors import ConflictError, StorageError
 from archiver.events import SessionRecord, content_sha256
 from archiver.hot import HotStore
 from archiver.hot.archived import ArchivedEntry
+from archiver.hot.claims import Claims
 from archiver.hot.segment import Segment
 from archiver.objects import DirectoryStore, ObjectStore, StoreFacts, open_store
 from archiver.pushing import PushReport
@@ -296,6 +297,27 @@ def test_a_release_without_a_sound_spool_file_reads_the_archive(
         path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
     assert push(hot, directory_store).sessions_released == 30
     assert [versions(hot, r)[0].content_sha256 for r in records] == [content_sha256(r) for r in records]
+
+
+def test_erased_between_index_and_deletion_is_in_neither(
+    hot: HotStore, directory_store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, segment = sealed(hot, 3)
+    path = hot.spool.path(segment.archiver_id, segment.sequence)
+    archive.register_archiver(directory_store, segment.archiver_id)
+    directory_store.create(ref_of(segment).key, path)
+    hot.claims.verified(segment)
+    index = Claims._index
+
+    def index_then_erase(claims: Claims, *arguments: object) -> None:
+        index(claims, *arguments)
+        assert len(versions(hot, records[0])) == 1, "known in the archive before its rows go"
+        claims.drop_covered(lambda uid, *_: uid == records[0].session_uid)
+
+    monkeypatch.setattr(Claims, "_index", index_then_erase)
+    push(hot, directory_store)
+    assert [len(versions(hot, record)) for record in records] == [0, 1, 1]
+    assert live_count(hot) == 0
 
 
 def test_imported_segment_enters_the_index_at_its_release(hot: HotStore, directory_store: DirectoryStore) -> None:

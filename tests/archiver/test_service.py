@@ -22,6 +22,7 @@ from live import IDLE_US, NOW_US, archived_records, contents, fill, live_count, 
 from s3_servers import S3Server
 
 from archiver import archive, sealing, service
+from archiver.errors import StorageError
 from archiver.hot import HotStore
 from archiver.objects import DirectoryStore, open_store
 from archiver.service import Outlets
@@ -103,6 +104,56 @@ def test_report_counts_what_was_done_before_a_failure(hot: HotStore, broken: tup
     proxy.add(Fault.ANSWER, method="PUT", path=r"0003\.parquet", code="AccessDenied")
     report = service.sweep(hot, store, settings(), now_us=NOW_US)
     assert (report.ok, report.segments, report.sessions_released) == (False, 2, 4)
+
+
+class Refusing(DirectoryStore):
+    """A directory store that refuses one object as long as it is told to."""
+
+    refused = "000000000002.parquet"
+
+    def create(self, key: str, data: bytes | Path, **options: object) -> bool:
+        if self.refused and key.endswith(self.refused):
+            raise StorageError("refused", operation="create", key=key)
+        return super().create(key, data, **options)
+
+
+def test_the_first_failure_stops_all_that_follow_and_the_next_sweep_goes_on(hot: HotStore, tmp_path: Path) -> None:
+    store = Refusing(tmp_path / "store")
+    records = fill(hot, (session(n) for n in range(12)))
+    report = service.sweep(hot, store, settings(segment_sessions=2), now_us=NOW_US)
+    assert (report.segments, report.sessions_released) == (1, 2)
+    assert [failure.kind for failure in report.failures] == ["storage"]
+    assert [(s.sequence, s.state) for s in hot.claims.unreleased()] == [(2, "closed"), (3, "closed")]
+    assert len(archived_records(store)) == 2, "nothing is sent after a segment that is not there"
+    assert "refused" in (hot.claims.progress().last_error or "")
+    store.refused = ""
+    report = service.sweep(hot, store, settings(segment_sessions=2), now_us=NOW_US)
+    assert (report.ok, report.sessions_released) == (True, 10)
+    assert contents(archived_records(store)) == contents(records)
+
+
+def test_a_failure_of_the_last_segment_is_in_the_report(hot: HotStore, tmp_path: Path) -> None:
+    store = Refusing(tmp_path / "store")
+    fill(hot, (session(n) for n in range(4)))
+    report = service.sweep(hot, store, settings(segment_sessions=2), now_us=NOW_US)
+    assert (report.sessions_released, [failure.kind for failure in report.failures]) == (2, ["storage"])
+
+
+def test_a_release_that_fails_holds_back_the_next(hot: HotStore, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    fill(hot, (session(n) for n in range(12)))
+    with hot.transaction() as connection:
+        connection.execute(
+            "CREATE TRIGGER broken BEFORE DELETE ON claim WHEN OLD.segment = 2 BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    report = service.sweep(hot, store, settings(segment_sessions=2), now_us=NOW_US)
+    assert (report.segments, report.sessions_released) == (1, 2)
+    assert hot.claims.unreleased()[0].sequence == 2
+    assert live_count(hot) == 10
+    with hot.transaction() as connection:
+        connection.execute("DROP TRIGGER broken")
+    assert service.sweep(hot, store, settings(segment_sessions=2), now_us=NOW_US).ok
+    assert live_count(hot) == 0
 
 
 def test_files_of_crashed_runs_are_removed_and_wanted_ones_kept(hot: HotStore, directory_store: DirectoryStore) -> None:
