@@ -37,6 +37,10 @@ ResultT = TypeVar("ResultT")
 class Runner(Protocol):
     """Applies a function to tasks, somewhere."""
 
+    def prepare(self, module: str) -> None:
+        """Begin what several tasks of a module will need, and return at once: the caller still plans them."""
+        ...
+
     def run(
         self,
         function: Callable[[TaskT], ResultT],
@@ -79,6 +83,13 @@ class LocalRunner:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
+    def prepare(self, module: str) -> None:
+        """Start the processes and let them import the module, which takes each a second."""
+        if self._workers > 1 and self._pool is None:
+            pool = self._started()
+            for _ in range(self._workers):
+                pool.submit(_imported, module)
+
     def run(
         self,
         function: Callable[[TaskT], ResultT],
@@ -109,10 +120,8 @@ class LocalRunner:
         left: dict[int, TaskT],
         on_done: Callable[[TaskT, ResultT], None],
     ) -> None:
-        self._pool = self._pool or ProcessPoolExecutor(
-            self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_process
-        )
-        futures = {self._pool.submit(function, task): i for i, task in left.items()}
+        pool = self._started()
+        futures = {pool.submit(function, task): i for i, task in left.items()}
         try:
             for future in as_completed(futures):
                 result = future.result()
@@ -120,6 +129,12 @@ class LocalRunner:
         finally:
             for future in futures:
                 future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=prepare_process)
+        return self._pool
 
     def close(self) -> None:
         """End the processes."""
@@ -134,6 +149,9 @@ class DaskRunner:
     def __init__(self, settings: RunnerSettings) -> None:
         self._settings = settings
         self._client: Any = None
+
+    def prepare(self, module: str) -> None:
+        """Nothing: the workers of a cluster are there."""
 
     def run(
         self,
@@ -176,6 +194,10 @@ class DaskRunner:
         self._client.close()
         if cluster is not None:
             cluster.close()
+
+
+def _imported(module: str) -> None:
+    importlib.import_module(module)
 
 
 def _distributed() -> Any:

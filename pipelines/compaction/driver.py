@@ -158,6 +158,8 @@ class _Compaction:
         tables = self._settings.tables
         while True:
             found = discover(self._store, version.watermarks, stop_at=damaged, limit=tables.max_segments_per_run)
+            if found.size_bytes > self._task_bytes:  # several tasks, for uncompressed they are larger
+                self._runner.prepare(map_parts.__module__)
             keys, more = read_keys(self._store, found.refs, max_bytes=tables.memory_limit * _RUN_SHARE)
             if keys or not more:
                 return keys, (*found.gaps, *more)

@@ -29,10 +29,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """New segments in (archiver, sequence) order, and the gaps behind which nothing was taken."""
+    """New segments in (archiver, sequence) order, their compressed bytes, and the gaps behind which none was taken."""
 
     refs: tuple[SegmentRef, ...]
     gaps: tuple[Gap, ...]
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ def discover(store: ObjectStore, watermarks: Mapping[str, int], *, stop_at: Iter
     known = {gap.ref.archiver_id: gap for gap in stop_at}
     refs: list[SegmentRef] = []
     gaps: list[Gap] = []
+    size = 0
     for archiver_id in archive.list_archivers(store):
         watermark = watermarks.get(archiver_id, 0)
         expected = watermark + 1 if watermark else archive.first_sequence(store, archiver_id)
-        for ref, _ in archive.list_segments(store, archiver_id, watermark):
+        for ref, info in archive.list_segments(store, archiver_id, watermark):
             missing = _first_missing(store, archiver_id, expected, ref.sequence)
             if missing is not None:
                 gaps.append(Gap(missing, "missing", f"{ref.key} follows"))
@@ -82,10 +84,11 @@ def discover(store: ObjectStore, watermarks: Mapping[str, int], *, stop_at: Iter
                 gaps.append(stop)
                 break
             if len(refs) == limit:
-                return Discovery(tuple(refs), tuple(gaps))
+                return Discovery(tuple(refs), tuple(gaps), size)
             refs.append(ref)
+            size += info.size_bytes
             expected = ref.sequence + 1
-    return Discovery(tuple(refs), tuple(gaps))
+    return Discovery(tuple(refs), tuple(gaps), size)
 
 
 def _first_missing(store: ObjectStore, archiver_id: str, expected: int, found: int) -> SegmentRef | None:

@@ -107,11 +107,22 @@ def ours(source: Path, target: Path, tables: str, workers: int) -> None:
         from pipelines.compaction import tasks
 
         tasks.derive = compact_plain  # type: ignore[attr-defined]
+        _leave_out_feedback(tasks)
     _link(source, target)
     settings = Settings(runner={"workers": workers})
     report = compaction.compact(DirectoryStore(target), settings, now_us=time.time_ns() // 1000)
     if report.incomplete:
         raise SystemExit(f"incomplete: {report.problems[:3]}")
+
+
+def _leave_out_feedback(tasks: Any) -> None:
+    """The summary is made from the feedback rows, but the table of these is none of the four."""
+    stage = tasks._stage_tables
+
+    def stage_four(task: Any, tables: Any, owners: Any, dates: Any) -> Any:
+        return stage(task, {name: table for name, table in tables.items() if name != "feedback"}, owners, dates)
+
+    tasks._stage_tables = stage_four
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,24 @@ def test_dask_runs_every_task_once() -> None:
     pytest.importorskip("distributed")
     found = results(RunnerSettings(kind="dask", workers=2), tasklets.double, list(range(9)))
     assert found == [(n, 2 * n) for n in range(9)]
+
+
+def test_processes_that_were_prepared_run_the_tasks() -> None:
+    found: Done = []
+    with open_runner(RunnerSettings(workers=2)) as runner:
+        runner.prepare("json")
+        before = {process.pid for process in multiprocessing.active_children()}
+        runner.run(tasklets.process_id, ["x", "y", "z"], lambda task, pid: found.append((task, pid)))
+    assert len(before) == 2
+    assert {pid for _, pid in found} <= before
+
+
+def test_preparing_in_vain_fails_no_task() -> None:
+    with open_runner(RunnerSettings(workers=2)) as runner:
+        runner.prepare("no_such_module")
+        found: Done = []
+        runner.run(tasklets.double, [1, 2], lambda task, result: found.append((task, result)))
+    assert sorted(found) == [(1, 2), (2, 4)]
 
 
 def test_one_task_runs_in_this_process() -> None:
