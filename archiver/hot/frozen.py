@@ -117,14 +117,14 @@ def _session_row(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Sessio
     own = (
         session_id, created_us, updated_us, user_id, language, bool(tz_assumed), graph_state, metadata, extra, counts,
     )  # fmt: skip
-    _check_identity(session_id, created_us, uid)
     try:
+        _check_identity(session_id, created_us, uid)
         return SessionRow(
             uid, session_id, revision, user_id, created_us, updated_us, claimed_us, bool(tz_assumed), language,
             from_json(messages), from_json(interactions), graph_state, metadata, extra, counts,
             content_digest(own, messages, interactions),
         )  # fmt: skip
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise _unreadable(session_id, uid, str(error)) from error
 
 

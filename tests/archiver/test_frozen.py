@@ -101,6 +101,7 @@ def test_a_session_that_goes_meanwhile_is_left_out_of_its_group(hot: HotStore) -
     [
         ("UPDATE event SET content = CAST(x'61ff62' AS TEXT) WHERE seq = 0 AND sid = 2", "invalid unicode"),
         ("UPDATE session SET created_us = created_us + 1 WHERE sid = 2", "is stored under"),
+        ("UPDATE session SET created_us = 1 << 62 WHERE sid = 2", "year"),
     ],
 )
 def test_a_session_that_cannot_be_read_is_named(hot: HotStore, statement: str, said: str) -> None:
