@@ -69,6 +69,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--directory", help="where the stores are made (default: a temporary directory)")
     parser.add_argument("--out", help="JSON file of all results; what an earlier run left in it is kept")
     arguments = parser.parse_args()
+    unknown = set(arguments.only or ()) - set(CELLS)
+    if unknown:
+        parser.error(f"--only: no such cell {', '.join(sorted(unknown))}; there are {', '.join(CELLS)}")
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.4
     return arguments
