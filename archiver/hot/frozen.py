@@ -76,8 +76,10 @@ def claimed_rows(
     while at < len(sids):
         part = sids[at : at + group_sessions]
         with database.reader() as connection:
-            found = connection.execute(_CLAIMED, (json.dumps(part), segment))
-            taken, full = _head(found, group_bytes)
+            try:
+                taken, full = _head(connection.execute(_CLAIMED, (json.dumps(part), segment)), group_bytes)
+            except sqlite3.DataError as error:
+                raise _too_long(connection, part, error) from error
             rows = [_session_row(connection, row) for row in taken]
         if rows:
             yield rows
@@ -132,6 +134,13 @@ def _check_identity(session_id: str, created_us: int, uid: str) -> None:
     expected = session_uid(session_id, created_us)
     if expected != uid:
         raise _unreadable(session_id, uid, f"is stored under {uid}, its id and creation time make it {expected}")
+
+
+def _too_long(connection: sqlite3.Connection, sids: list[int], error: sqlite3.DataError) -> CorruptDataError:
+    """Events are more than SQLite can hold as one text, a gigabyte: those of the largest session."""
+    query = "SELECT session_id, session_uid FROM session WHERE sid IN (SELECT value FROM json_each(?))"
+    session_id, uid = connection.execute(f"{query} ORDER BY text_bytes DESC LIMIT 1", (json.dumps(sids),)).fetchone()
+    return _unreadable(session_id, uid, f"is too large for a segment: {error}")
 
 
 def _unreadable(session_id: str, uid: str, why: str) -> CorruptDataError:

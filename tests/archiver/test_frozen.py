@@ -113,6 +113,18 @@ def test_a_session_that_cannot_be_read_is_named(hot: HotStore, statement: str, s
     assert "--quarantine" in caught.value.hint
 
 
+def test_a_session_larger_than_sqlite_can_hold_is_named(hot: HotStore) -> None:
+    long = tuple(Message("user", "x" * 9_000, START_US, None) for _ in range(5))
+    fill(hot, [session(0), session(1, messages=long), session(2)])
+    segment = sealing.claim(hot, settings(), now_us=NOW_US)
+    assert segment is not None
+    with hot.reader() as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20_000)
+    with pytest.raises(CorruptDataError, match="too large for a segment: string or blob too big") as caught:
+        list(hot.claims.rows(segment, group_sessions=128, group_bytes=1 << 30))
+    assert caught.value.key == "s1"
+
+
 def test_an_sqlite_that_writes_json_in_another_way_archives_nothing() -> None:
     with sqlite3.connect(":memory:") as connection:
         frozen._require_canonical_json(connection)
