@@ -128,13 +128,13 @@ class SessionRow(NamedTuple):
     content_sha256: str
 
     @classmethod
-    def of(cls, record: SessionRecord, digest: str | None = None) -> SessionRow:
-        """A record's values; ``digest`` if it is known already."""
+    def of(cls, record: SessionRecord) -> SessionRow:
+        """A record's values."""
         return cls(
             record.session_uid, record.session_id, record.revision, record.user_id, record.created_at_us,
             record.updated_at_us, record.archived_at_us, record.tz_assumed, record.language, record.messages,
             record.interactions, record.graph_state, record.metadata, record.extra, record.reported,
-            digest or content_sha256(record),
+            content_sha256(record),
         )  # fmt: skip
 
     def record(self) -> SessionRecord:

@@ -84,7 +84,7 @@ class LocalRunner:
         self._pool: ProcessPoolExecutor | None = None
 
     def prepare(self, module: str) -> None:
-        """Start the processes and let them import the module, which takes each a second."""
+        """Start the processes and let them import the module; what fails here fails again, and is told, with a task."""
         if self._workers > 1 and self._pool is None:
             pool = self._started()
             for _ in range(self._workers):

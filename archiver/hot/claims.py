@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Literal
 
 from archiver.errors import ConflictError, CorruptDataError, StoreBusyError, UnknownSessionError
@@ -231,8 +231,8 @@ class Claims:
         self._require_verified(segment)
         with self._db.reader() as connection:
             claimed = connection.execute(
-                "SELECT c.sid, c.session_uid, c.drop_rows, s.session_id FROM claim c JOIN session s ON s.sid = c.sid"
-                " WHERE c.segment = ?",
+                "SELECT c.sid, c.session_uid, c.drop_rows, coalesce(s.session_id, '')"
+                " FROM claim c LEFT JOIN session s ON s.sid = c.sid WHERE c.segment = ?",
                 (segment.segment,),
             ).fetchall()
         lost = [uid for _, uid, drop, _ in claimed if uid not in members and drop != claim_rows.ERASE]
@@ -267,7 +267,7 @@ class Claims:
     def release_import(self, segment: Segment, rows: Iterable[ArchivedRow], *, now_us: int) -> int:
         """Enter an imported segment's sessions into the archived index; idempotent. Returns how many."""
         self._require_verified(segment)
-        remaining, total = iter(rows), 0
+        remaining, total = iter(sorted(rows, key=attrgetter("session_id"))), 0  # as the index lies
         while part := list(islice(remaining, INDEX_SESSIONS)):
             with self._db.bulk_transaction() as connection:
                 archived.insert(connection, part)

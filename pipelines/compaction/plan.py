@@ -29,7 +29,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """New segments in (archiver, sequence) order, their compressed bytes, and the gaps behind which none was taken."""
+    """New segments in (archiver, sequence) order, and the gaps behind which nothing was taken.
+
+    Attributes:
+        size_bytes: Of the segments' objects, compressed as they are.
+    """
 
     refs: tuple[SegmentRef, ...]
     gaps: tuple[Gap, ...]
