@@ -175,6 +175,8 @@ class _Sweep:
         if only_when_worthwhile and not worthwhile(self._hot, self._settings, now_us=self._now_us):
             return None
         self._check_room()
+        if self._facts is None and self._backlog().sessions:  # an idle sweep leaves the storage alone
+            self._require_safe_storage()
         return sealing.claim(self._hot, self._settings, now_us=self._now_us)
 
     def _push_waiting(self) -> None:
@@ -197,13 +199,19 @@ class _Sweep:
     @contextmanager
     def _pusher(self) -> Iterator[Pusher]:
         """A pusher for a storage that is safe; what it did is in the report, whatever became of it."""
-        if self._facts is None:
-            self._facts = _safe_facts(self._hot, self._store)
+        self._require_safe_storage()
         pusher = Pusher(self._hot, self._store, facts=self._facts, metrics=self.metrics)
         try:
             yield pusher
         finally:
             self.report.add(pusher.report)
+
+    def _backlog(self) -> Backlog:
+        return self._hot.claims.backlog(sealing.claim_limits(self._settings), now_us=self._now_us)
+
+    def _require_safe_storage(self) -> None:
+        if self._facts is None:
+            self._facts = _safe_facts(self._hot, self._store)
 
     def _clean_spool(self) -> None:
         wanted = {self._hot.spool.path(s.archiver_id, s.sequence) for s in self._hot.claims.unreleased()}

@@ -85,7 +85,7 @@ def test_store_that_ignores_conditions_is_refused_before_anything_is_claimed(
     proxy.add(Fault.DROP_CONDITIONS)
     report = service.sweep(hot, store, settings(), now_us=NOW_US)
     assert not report.ok
-    assert live_count(hot) == 1
+    assert (live_count(hot), hot.claims.unreleased(), report.sessions_claimed) == (1, [], 0)
     assert list(archive.list_archivers(store)) == []
 
 
