@@ -39,11 +39,14 @@ class PushLine:
         if error is None:
             self._wait_until_left(0)
 
-    def add(self, segment: Segment) -> None:
-        """Send a closed segment, and release it once it is proven; raises what went wrong with an earlier one."""
+    def wait(self) -> None:
+        """Until the next segment can be sent; raises what went wrong with an earlier one."""
         if self._proof is not None:
             self._proof.result()
         self._wait_until_left(AHEAD - 1)
+
+    def add(self, segment: Segment) -> None:
+        """Send a closed segment, and release it once it is proven. Wait first."""
         before = self._under_way[-1] if self._under_way else None
         self._proof = self._senders.submit(self._pusher.prove, segment, now_us=self._now_us)
         self._under_way.append(self._releasers.submit(self._release, segment, self._proof, before))

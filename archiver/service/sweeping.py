@@ -157,6 +157,7 @@ class _Sweep:
             while claimed is not None:
                 segment = sealing.close(self._hot, claimed)
                 self._count(segment)
+                line.wait()  # most of a sweep: a signal comes here
                 if self._stop():
                     break
                 line.add(segment)

@@ -380,7 +380,8 @@ print("stopped", flush=True)
 """
 
 
-def test_sigterm_finishes_the_step_under_way_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_seconds", [0, 0.7], ids=["at once", "while the next segment waits to be sent"])
+def test_sigterm_finishes_the_step_under_way_and_no_more(tmp_path: Path, after_seconds: float) -> None:
     with HotStore(tmp_path / "hot") as hot:
         fill(hot, (session(n, n_messages=1) for n in range(6)), last_activity_us=int(time.time() * 1e6) - 60_000_000)
     root = Path(__file__).parents[2]
@@ -390,6 +391,7 @@ def test_sigterm_finishes_the_step_under_way_and_no_more(tmp_path: Path) -> None
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "pushing\n"
+        time.sleep(after_seconds)
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert (process.returncode, rest) == (0, "stopped\n")
