@@ -6,7 +6,6 @@ Every function takes sessions in segments.SCHEMA and arrays aligned with them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -31,8 +30,7 @@ def consent(metadata: pa.Array) -> pa.Array:
     rows = np.flatnonzero(pc.match_substring(metadata, '"consent"').to_numpy(zero_copy_only=False))
     values: list[str | None] = [None] * len(metadata)
     for row in rows.tolist():
-        found = json.loads(metadata[row].as_py())
-        value = found.get("consent") if isinstance(found, dict) else None
+        value = derive.decode_object(metadata[row].as_py()).get("consent")
         values[row] = value if isinstance(value, str) else None
     return pa.array(values, pa.string())
 

@@ -1,6 +1,6 @@
 """What a session's interactions mean: node states, verdicts, and the rows that follow from them."""
 
-from pipelines.derive.acts import ACTOR_KINDS, Act, Session, Turn, actor_columns
+from pipelines.derive.acts import ACTOR_KINDS, Act, Session, Turn, actor_columns, decode_object
 from pipelines.derive.context import Chat, Reject, Row
 from pipelines.derive.pairs import PAIR_KINDS
 from pipelines.derive.replay import DEFAULT_RULES, Rules, replay
@@ -22,6 +22,7 @@ __all__ = [
     "TableRows",
     "Turn",
     "actor_columns",
+    "decode_object",
     "norm_text",
     "replay",
     "table_rows",

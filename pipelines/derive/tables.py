@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from archiver.events import canonical_json
 from pipelines import schema
 from pipelines.columns import repeated
 from pipelines.derive.acts import Session, acts_of
 from pipelines.derive.graphs import Node, depths
 from pipelines.derive.replay import NodeState, Replay, replay
-from pipelines.derive.texts import norm_text
+from pipelines.derive.texts import encode, norm_text
 from pipelines.schema import Dataset
 
 _OF_SESSION: Final = ("session_uid", "session_id", "user_id", "language")
@@ -138,7 +137,7 @@ def _feedback_rows(row: int, result: Replay) -> Iterator[tuple[Any, ...]]:
             row, act.position, act.created_at_us, act.action_type, act.node_id, act.feedback,
             _SCORES[str(act.feedback)], event.actor, _text(act.metadata.get("annotator"), str), event.actor_kind,
             event.level, act.position in latest, state.status() if state else None, state is not None,
-            _text(act.metadata.get("context"), canonical_json),
+            _text(act.metadata.get("context"), encode),
         )  # fmt: skip
 
 

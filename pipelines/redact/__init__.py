@@ -117,7 +117,10 @@ class SessionRedaction:
         except (ValueError, RecursionError):
             return self.text(text)
         clean = self._value(value)
-        return text if clean == value else json.dumps(clean, ensure_ascii=False, separators=(",", ":"))
+        if clean == value:
+            return text
+        escaped = "\\u" in text  # perhaps half a surrogate pair, which UTF-8 cannot hold
+        return json.dumps(clean, ensure_ascii=escaped, separators=(",", ":"))
 
     def _value(self, value: Any) -> Any:
         """A decoded JSON value with redacted strings. json.loads bounds the depth of what can arrive here."""

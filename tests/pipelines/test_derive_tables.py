@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,8 @@ from replays import QUESTION, as_sessions, real_records
 from archiver import segments
 from archiver.events import Interaction, Message, SessionRecord
 from pipelines import schema
+from pipelines.compaction.redaction import redacted
+from pipelines.compaction.rows import consent
 from pipelines.derive import actor_columns, replay, table_rows, training_rows
 from pipelines.derive.texts import decode
 from pipelines.schema import TABLES
@@ -129,10 +132,43 @@ def test_parents_of_a_node_with_several() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", " {} ", '{"a": 1}\n', "[1, NaN]", "1" * 30, "-0", '"\\ud83d\\ude00"', '{"a": 1, "a": 2}', "\t7"]
+    "text", ["{}", " {} ", '{"a": 1}\n', "1" * 30, "-0", '"\\ud83d\\ude00"', '{"a": 1, "a": 2}', "\t7"]
 )
 def test_decoding_is_that_of_the_json_module(text: str) -> None:
     assert repr(decode(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('[1, NaN, {"a": -Infinity}] ', [1, None, {"a": None}]),
+        ('{"\\uD83D": "\\udE00 \\ud83d\\ude00 \\\\ud83d"}', {"\ufffd": "\ufffd 😀 \\ud83d"}),
+        ('"\\ud83d"\n', "\ufffd"),
+    ],
+)
+def test_what_neither_json_nor_utf_8_can_hold_is_decoded_as_what_they_can(text: str, value: object) -> None:
+    assert decode(text) == value
+
+
+def test_no_text_of_a_segment_that_others_wrote_stops_the_derivation() -> None:
+    half, huge = "\\ud83d", "1e999"
+    graph = (
+        f'{{"nodes": {{"q": {{"content": "{half}", "score": NaN}}, "{half}": {{"parent": "q", "author": "{half}"}}}}}}'
+    )
+    metadata = f'{{"context": {{"n": {huge}}}, "actor": "{half}", "annotator": "{half}", "level": "{half}"}}'
+    acts = [Interaction(i, action, "q", None, "correct", metadata) for i, action in enumerate(["feedback", "inject"])]
+    one = replace(record(*acts, metadata=f'{{"consent": "{half}"}}', extra="no JSON"), graph_state=graph)
+    batch = segments.records_to_batch([one])
+    rows = table_rows(batch)
+    columns = ["node_id", "content", "author", "parent_ids", "n_correct"]
+    assert [tuple(row.values()) for row in rows.nodes.select(columns).to_pylist()] == [
+        ("q", "\ufffd", None, [], 1), ("\ufffd", None, "\ufffd", ["q"], 0),
+    ]  # fmt: skip
+    assert rows.feedback["context"].to_pylist() == ['{"n":null}', '{"n":null}']
+    assert consent(batch.column("metadata")).to_pylist() == ["\ufffd"]
+    assert {row.set_name for row in training_rows(as_sessions([one])[0]).rows} == {"sft", "prompts"}
+    clean, _ = redacted(batch, "salt")
+    assert table_rows(clean).nodes.num_rows == rows.nodes.num_rows
 
 
 @pytest.mark.parametrize("text", ["", " ", "{} x", "{}{}", "\ufeff{}", "nul", '{"a": 1', "1" * 5000])
