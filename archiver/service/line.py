@@ -17,7 +17,8 @@ AHEAD: Final = 2
 class PushLine:
     """Pushes segments in the order they come, in two threads; the first failure stops all that follow.
 
-    As a context manager it waits at the end for what is under way, and raises what went wrong there.
+    As a context manager it waits at the end for what is under way, and raises what went wrong there; if the
+    block ended by another error, that one is raised and what went wrong is in ``failure``.
     """
 
     def __init__(self, pusher: Pusher, *, now_us: int) -> None:
@@ -27,6 +28,7 @@ class PushLine:
         self._releasers = ThreadPoolExecutor(1, thread_name_prefix="release")
         self._proof: Future[bool] | None = None
         self._under_way: deque[Future[None]] = deque()
+        self.failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,6 +40,9 @@ class PushLine:
         self._releasers.shutdown()
         if error is None:
             self._wait_until_left(0)
+        else:
+            failures = (future.exception() for future in self._under_way)
+            self.failure = next((f for f in failures if f is not None and f is not error), None)
 
     def wait(self) -> None:
         """Until the next segment can be sent; raises what went wrong with an earlier one."""

@@ -153,7 +153,7 @@ class _Sweep:
         claimed = self._claimed(only_when_worthwhile)
         if claimed is None:
             return
-        with self._pusher() as pusher, PushLine(pusher, now_us=self._now_us) as line:
+        with self._pusher() as pusher, self._line(pusher) as line:
             while claimed is not None:
                 segment = sealing.close(self._hot, claimed)
                 self._count(segment)
@@ -162,6 +162,20 @@ class _Sweep:
                     break
                 line.add(segment)
                 claimed = self._claimed(only_when_worthwhile)  # while the request is under way, before the release
+
+    @contextmanager
+    def _line(self, pusher: Pusher) -> Iterator[PushLine]:
+        """A line for segments; what fails there while a claim fails, too, is in the report beside it."""
+        line = PushLine(pusher, now_us=self._now_us)
+        try:
+            with line:
+                yield line
+        except SessionLakeError as error:
+            if isinstance(line.failure, SessionLakeError):
+                self.report.failures.append(Failure.of(line.failure))
+            elif line.failure is not None:
+                raise line.failure from error  # a fault of this program
+            raise
 
     def _nothing_to_do(self) -> bool:
         """Whether even the storage need not be asked: nothing due, nothing waiting, the ledger read lately."""

@@ -139,6 +139,17 @@ def test_a_failure_of_the_last_segment_is_in_the_report(hot: HotStore, tmp_path:
     assert (report.sessions_released, [failure.kind for failure in report.failures]) == (2, ["storage"])
 
 
+def test_a_claim_and_a_push_that_fail_side_by_side_are_both_in_the_report(hot: HotStore, tmp_path: Path) -> None:
+    store = Refusing(tmp_path / "store")
+    store.refused = "000000000001.parquet"
+    fill(hot, (session(n) for n in range(6)))
+    narrow = settings(segment_sessions=2, spool_bytes=1000)
+    report = service.sweep(hot, store, narrow, now_us=NOW_US)
+    assert ["refused" in failure.message for failure in report.failures] == [True, False]
+    assert "archive.spool_bytes" in report.failures[1].message
+    assert (report.sessions_released, live_count(hot)) == (0, 6)
+
+
 def test_a_release_that_fails_holds_back_the_next(hot: HotStore, tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path / "store")
     fill(hot, (session(n) for n in range(12)))

@@ -41,4 +41,4 @@ def test_programs_run(block: str, lake: Path) -> None:
     command, environment = [sys.executable, "-c", program], {"HF_HOME": str(lake / "hf")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert any(word in done.stdout for word in ("'train':", "rank", directory.name))
+    assert any(word in done.stdout for word in ("'train':", "rank", directory.name)), done
