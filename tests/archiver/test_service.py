@@ -110,10 +110,11 @@ class Refusing(DirectoryStore):
     """A directory store that refuses one object as long as it is told to."""
 
     refused = "000000000002.parquet"
+    error: Exception = StorageError("refused", operation="create")
 
     def create(self, key: str, data: bytes | Path, **options: object) -> bool:
         if self.refused and key.endswith(self.refused):
-            raise StorageError("refused", operation="create", key=key)
+            raise self.error
         return super().create(key, data, **options)
 
 
@@ -148,6 +149,16 @@ def test_a_claim_and_a_push_that_fail_side_by_side_are_both_in_the_report(hot: H
     assert ["refused" in failure.message for failure in report.failures] == [True, False]
     assert "archive.spool_bytes" in report.failures[1].message
     assert (report.sessions_released, live_count(hot)) == (0, 6)
+
+
+def test_a_fault_of_this_program_beside_a_failing_claim_is_not_swallowed(hot: HotStore, tmp_path: Path) -> None:
+    store = Refusing(tmp_path / "store")
+    store.refused, store.error = "000000000001.parquet", TypeError("a fault")
+    fill(hot, (session(n) for n in range(6)))
+    with pytest.raises(TypeError) as raised:
+        service.sweep(hot, store, settings(segment_sessions=2, spool_bytes=1000), now_us=NOW_US)
+    assert isinstance(raised.value.__cause__, StorageError)
+    assert live_count(hot) == 6
 
 
 def test_a_release_that_fails_holds_back_the_next(hot: HotStore, tmp_path: Path) -> None:

@@ -167,8 +167,16 @@ def test_no_text_of_a_segment_that_others_wrote_stops_the_derivation() -> None:
     assert rows.feedback["context"].to_pylist() == ['{"n":null}', '{"n":null}']
     assert consent(batch.column("metadata")).to_pylist() == ["\ufffd"]
     assert {row.set_name for row in training_rows(as_sessions([one])[0]).rows} == {"sft", "prompts"}
-    clean, _ = redacted(batch, "salt")
-    assert table_rows(clean).nodes.num_rows == rows.nodes.num_rows
+
+
+def test_redaction_leaves_half_a_surrogate_pair_escaped() -> None:
+    graph = '{"nodes": {"q": {"content": "\\ud83d é", "author": "ann@example.com"}}}'
+    clean, found = redacted(segments.records_to_batch([replace(record(), graph_state=graph)]), "salt")
+    assert found.to_pylist() == [1]
+    assert clean.column("graph_state").to_pylist() == [
+        '{"nodes":{"q":{"content":"\\ud83d \\u00e9","author":"<EMAIL_1>"}}}'
+    ]
+    assert table_rows(clean).nodes["content"].to_pylist() == ["\ufffd é"]
 
 
 @pytest.mark.parametrize("text", ["", " ", "{} x", "{}{}", "\ufeff{}", "nul", '{"a": 1', "1" * 5000])
