@@ -7,7 +7,6 @@ and two that differ can never meet under one.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from archiver.errors import CorruptDataError
-from archiver.objects import ObjectStore
+from archiver.objects import ObjectStore, RangeFile
+from pipelines.ahead import ahead
 from pipelines.lake import PREFIX, Addition, DataFile, statistics_columns
 from pipelines.schema import TABLES, Dataset
 
 ROW_GROUP_BYTES: Final = 16 * 1024**2
 """Uncompressed size of a row group: large enough to compress, small enough to prune and to hold."""
+
+REQUEST_BYTES: Final = 1024**2
+"""A range request fetches at least so much: what is not needed of it takes less time than another request."""
 
 _DICTIONARY: Final = frozenset(
     {
@@ -35,6 +38,16 @@ _DICTIONARY: Final = frozenset(
 )  # fmt: skip
 _TEXT: Final = frozenset({"content", "graph_state", "metadata", "title", "feedback_reported", "context", "parent_ids"})
 _BLOOM: Final = ("session_uid", "user_id")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFile:
+    """A data file in memory."""
+
+    table: str
+    addition: Addition
+    n_rows: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +70,26 @@ def stage(
     store: ObjectStore, dataset: Dataset, dt: str, rows: Iterable[pa.Table], *, run: int, task: str
 ) -> StagedFile | None:
     """Write rows, already in the table's order, as one file of partition ``dt`` and stage it; None for no rows."""
+    file = encode(dataset, dt, rows, run=run, task=task)
+    return None if file is None else stage_encoded(store, file)
+
+
+def encode(dataset: Dataset, dt: str, rows: Iterable[pa.Table], *, run: int, task: str) -> EncodedFile | None:
+    """Write rows, already in the table's order, as one file of partition ``dt``; None for no rows."""
     data, n_rows, stats = _encode(dataset, rows)
     if not n_rows:
         return None
     digest = hashlib.sha256(task.encode() + b"\x1f")
     digest.update(data)
     path = f"data/dt={dt}/part-{run:010d}-{digest.hexdigest()[:24]}.parquet"
-    token = store.stage(f"{PREFIX}/{dataset.name}/{path}", data)
-    return StagedFile(dataset.name, path, token, Addition(path, dt, len(data), json.dumps(stats)), n_rows)
+    return EncodedFile(dataset.name, Addition(path, dt, len(data), json.dumps(stats)), n_rows, data)
+
+
+def stage_encoded(store: ObjectStore, file: EncodedFile) -> StagedFile:
+    """Bring the bytes to the store; threads may do so for several files at a time."""
+    path = file.addition.path
+    token = store.stage(f"{PREFIX}/{file.table}/{path}", file.data)
+    return StagedFile(file.table, path, token, file.addition, file.n_rows)
 
 
 def _encode(dataset: Dataset, rows: Iterable[pa.Table]) -> tuple[bytes, int, dict[str, Any]]:
@@ -146,9 +171,9 @@ def read(
 ) -> Iterator[pa.Table]:
     """A data file's row groups in the table's schema, one at a time; columns it lacks are null.
 
-    By range requests of the wanted columns; ``whole`` fetches the file in one request instead.
+    By range requests of the wanted columns, one for a small file; ``whole`` fetches any file in one request.
     """
-    source = pa.BufferReader(store.get(file.key)) if whole else RangeReader(store, file.key, file.size_bytes)
+    source = pa.BufferReader(store.get(file.key)) if whole else _ranges(store, file.key)
     schema = TABLES[file.table].schema
     wanted = [f for f in schema if columns is None or f.name in columns]
     try:
@@ -160,38 +185,20 @@ def read(
         raise CorruptDataError(f"damaged: {error}", operation="read data file", key=file.key) from error
 
 
+def read_each(
+    store: ObjectStore, files: Sequence[DataFile], columns: Sequence[str]
+) -> Iterator[tuple[DataFile, pa.Table]]:
+    """Some columns of many files, row group by row group, in order; the next few files are fetched meanwhile."""
+    fetched = ahead(lambda file: list(read(store, file, columns)), files)
+    for file, tables in zip(files, fetched, strict=True):
+        for table in tables:
+            yield file, table
+
+
+def _ranges(store: ObjectStore, key: str) -> RangeFile:
+    return RangeFile(store, key, tail_bytes=REQUEST_BYTES, request_bytes=REQUEST_BYTES)
+
+
 def _conform(table: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
     columns = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in fields]
     return pa.Table.from_arrays(columns, schema=pa.schema([f.with_nullable(True) for f in fields]))
-
-
-class RangeReader(io.RawIOBase):
-    """A read-only file over range requests of one object."""
-
-    def __init__(self, store: ObjectStore, key: str, size_bytes: int) -> None:
-        super().__init__()
-        self._store, self._key, self._size, self._at = store, key, size_bytes, 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read starts."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set where the next read starts."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes: one request."""
-        wanted = self._size - self._at if size < 0 else min(size, self._size - self._at)
-        data = self._store.get_range(self._key, self._at, wanted) if wanted > 0 else b""
-        self._at += len(data)
-        return data

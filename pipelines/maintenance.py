@@ -114,17 +114,17 @@ def covered_sessions(store: ObjectStore, version: LakeVersion, ledger: Ledger) -
     if not ledger:
         return found
     known: dict[str, set[str]] = defaultdict(set)
-    for file in lake.data_files(store, "sessions", version.tables["sessions"]):
-        for table in datafiles.read(store, file, ("session_uid", "user_id", "created_at")):
-            times = table["created_at"].cast(pa.int64()).to_pylist()
-            uids = table["session_uid"].to_pylist()
-            known[file.dt].update(uids)
-            rows = zip(uids, table["user_id"].to_pylist(), times, strict=True)
-            found[file.dt].update(uid for uid, user, time in rows if ledger.covers(uid, user, time))
+    files = lake.data_files(store, "sessions", version.tables["sessions"])
+    for file, table in datafiles.read_each(store, files, ("session_uid", "user_id", "created_at")):
+        times = table["created_at"].cast(pa.int64()).to_pylist()
+        uids = table["session_uid"].to_pylist()
+        known[file.dt].update(uids)
+        rows = zip(uids, table["user_id"].to_pylist(), times, strict=True)
+        found[file.dt].update(uid for uid, user, time in rows if ledger.covers(uid, user, time))
     for name in _ROW_TABLES:
-        for file in lake.data_files(store, name, version.tables[name]):
-            for table in datafiles.read(store, file, ("session_uid",)):
-                found[file.dt].update(set(table["session_uid"].unique().to_pylist()) - known[file.dt])
+        files = lake.data_files(store, name, version.tables[name])
+        for file, table in datafiles.read_each(store, files, ("session_uid",)):
+            found[file.dt].update(set(table["session_uid"].unique().to_pylist()) - known[file.dt])
     return {dt: uids for dt, uids in found.items() if uids}
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from archiver.objects import ObjectStore
 from pipelines import datafiles, lake
+from pipelines.ahead import ahead
 from pipelines.datafiles import StagedFile
 from pipelines.lake import DataFile
 from pipelines.runner import Runner
@@ -102,10 +103,12 @@ class Rewriter:
         if not touched:
             return TableChange()
         old = lake.data_files(self.store, "feedback_summary", plan.base["feedback_summary"], dts=touched)
-        staged = [
-            datafiles.stage(self.store, FEEDBACK_SUMMARY, dt, [rows], run=plan.run, task=f"summary {dt}")
-            for dt, rows in sorted(summarise(partials).items())
-        ]
+        staged = ahead(
+            lambda pair: datafiles.stage(
+                self.store, FEEDBACK_SUMMARY, pair[0], [pair[1]], run=plan.run, task=f"summary {pair[0]}"
+            ),
+            sorted(summarise(partials).items()),
+        )
         return TableChange(tuple(f for f in staged if f), tuple(old))
 
 
@@ -128,7 +131,12 @@ def _change(table: str, added: Sequence[StagedFile], results: Sequence[tuple[Dat
 
 def rewrite(task: RewriteTask) -> list[tuple[DataFile, RewriteResult]]:
     """Drop rows from files; of a feedback file also count what is left."""
-    return [(file, _rewrite_one(task, file, pa.array(without, pa.string()))) for file, without in task.files]
+
+    def one(pair: tuple[DataFile, tuple[str, ...]]) -> tuple[DataFile, RewriteResult]:
+        file, without = pair
+        return file, _rewrite_one(task, file, pa.array(without, pa.string()))
+
+    return list(ahead(one, task.files))
 
 
 def _rewrite_one(task: RewriteTask, file: DataFile, gone: pa.Array) -> RewriteResult:

@@ -21,12 +21,14 @@ import pyarrow as pa
 from archiver.batch import collect_rarely
 from archiver.errors import SettingsError, StorageError
 from archiver.settings import RunnerSettings
+from pipelines.ahead import MOST
 
 MAX_POOLS: Final = 4
 """Pools tried for one call, each with the tasks that the last one left when a worker died."""
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 _MAX_MMAP_THRESHOLD: Final = 32 * 1024**2
 _KEPT_BYTES: Final = 256 * 1024**2
 
@@ -216,13 +218,14 @@ def prepare_process() -> None:
 
     Arrow's own allocators and the C library, which Parquet's compression asks for working memory for every
     page, each give memory back to the system and get it again, cleared: 7 % of a compaction's CPU. One heap
-    that keeps up to _KEPT_BYTES serves both.
+    that keeps up to _KEPT_BYTES serves both, and the threads that wait for requests.
     """
     collect_rarely()
     pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
+    pa.set_io_thread_count(MOST)
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other C libraries have none
     if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
         set_option(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         pa.set_memory_pool(pa.system_memory_pool())

@@ -16,21 +16,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import chain
 from typing import Any, Final, Literal
 
 from archiver.errors import ConflictError, CorruptDataError, ObjectNotFoundError, OutcomeUnknownError, StorageError
 from archiver.objects import ObjectStore
 from pipelines import lake
+from pipelines.ahead import ahead
 from pipelines.datafiles import StagedFile
 from pipelines.lake import DataFile, LakeVersion
 from pipelines.schema import COMMIT_ORDER
 
 PREFIX: Final = f"{lake.PREFIX}/_runs"
 FORMAT: Final = 1
-_THREADS: Final = 8
+_REQUESTS: Final = 8
 
 RunKind = Literal["compact", "maintain", "erase"]
 Outcome = Literal["commit", "abandon"]
@@ -167,9 +168,10 @@ def publish(store: ObjectStore, plan: RunPlan, staged: Sequence[StagedFile]) -> 
         return
     names = json.dumps(sorted(f.key for f in staged)).encode()
     _create(store, f"{PREFIX}/{plan.run:012d}.files-{hashlib.sha256(names).hexdigest()[:16]}.json", names)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(lambda f: store.publish(f.key, f.token), staged))
-        found = dict(item for part in pool.map(lambda p: _sizes(store, p), _prefixes(plan, staged)) for item in part)
+    for _ in ahead(lambda file: store.publish(file.key, file.token), staged, most=_REQUESTS):
+        pass
+    listings = ahead(lambda prefix: _sizes(store, prefix), _prefixes(plan, staged), most=_REQUESTS)
+    found = dict(chain.from_iterable(listings))
     for file in staged:
         if found.get(file.key) != file.addition.size_bytes:
             raise StorageError(

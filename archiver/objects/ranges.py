@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from typing import Final
 
 from archiver.objects.base import ObjectStore
 
 TAIL_BYTES: Final = 128 * 1024
+_RECENT: Final = 4
 
 
 class RangeFile(io.RawIOBase):
     """A read-only file over one object: the tail comes with the first request, a prefetched part with one more.
 
-    Every read outside of both is a request of its own. ObjectNotFoundError if there is no such object.
+    Every read outside of both is a request of its own, for at least ``request_bytes``; the last few of these stay
+    at hand. ObjectNotFoundError if there is no such object.
     """
 
-    def __init__(self, store: ObjectStore, key: str, *, tail_bytes: int = TAIL_BYTES) -> None:
+    def __init__(self, store: ObjectStore, key: str, *, tail_bytes: int = TAIL_BYTES, request_bytes: int = 0) -> None:
         super().__init__()
         self._store = store
         self._key = key
+        self._request_bytes = request_bytes
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=_RECENT)
         tail, self.size_bytes = store.get_tail(key, tail_bytes)
         self._parts = [(self.size_bytes - len(tail), tail)]
         self._position = 0
@@ -56,7 +61,12 @@ class RangeFile(io.RawIOBase):
         return data
 
     def _fetched(self, start: int, length: int) -> bytes:
-        for at, part in self._parts:
+        for at, part in (*self._parts, *self._recent):
             if at <= start and start + length <= at + len(part):
                 return part[start - at : start - at + length]
-        return self._store.get_range(self._key, start, length)
+        if length >= self._request_bytes:
+            return self._store.get_range(self._key, start, length)
+        at = max(0, min(start, self.size_bytes - self._request_bytes))
+        part = self._store.get_range(self._key, at, self._request_bytes)
+        self._recent.append((at, part))
+        return part[start - at : start - at + length]

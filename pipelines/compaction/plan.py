@@ -14,6 +14,7 @@ from archiver import archive, segments
 from archiver.archive import SegmentRef
 from archiver.errors import CorruptDataError, InputError
 from archiver.objects import ObjectStore
+from pipelines.ahead import ahead
 
 KEY_COLUMNS: Final = ("session_uid", "revision", "user_id", "created_at", "content_sha256")
 
@@ -119,36 +120,43 @@ def accept_gap(store: ObjectStore, archiver_id: str, sequence: int, *, reason: s
 def read_keys(store: ObjectStore, refs: Sequence[SegmentRef], *, max_bytes: int) -> tuple[list[SegmentKeys], list[Gap]]:
     """Keys of the segments, up to about ``max_bytes`` of uncompressed rows, at least one.
 
-    A damaged segment ends its archiver. One GET per segment; memory grows with the number of sessions only.
+    A damaged segment ends its archiver. One GET per segment; memory grows with the number of sessions, and holds
+    a few segments.
     """
     found: list[SegmentKeys] = []
     gaps: dict[str, Gap] = {}
     total = 0
-    for ref in refs:
+    for ref, data in zip(refs, ahead(lambda ref: fetch(store, ref), refs), strict=True):
         if ref.archiver_id in gaps:
             continue
-        try:
-            keys = _read_one(store, ref)
-        except CorruptDataError as error:
-            gaps[ref.archiver_id] = Gap(ref, "damaged", str(error))
+        read = data if isinstance(data, Gap) else _keys_of(ref, data)
+        if isinstance(read, Gap):
+            gaps[ref.archiver_id] = read
             continue
-        total += sum(size for _, size in keys.row_groups)
+        total += sum(size for _, size in read.row_groups)
         if found and total > max_bytes:
             break
-        found.append(keys)
+        found.append(read)
     return found, list(gaps.values())
 
 
-def _read_one(store: ObjectStore, ref: SegmentRef) -> SegmentKeys:
-    data = store.get(ref.key)
-    file = archive.open_bytes(data, ref)
-    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    return SegmentKeys(
-        ref=ref,
-        sha256=hashlib.sha256(data).hexdigest(),
-        row_groups=tuple((g.num_rows, g.total_byte_size) for g in groups),
-        keys=segments.read_table(file, key=ref.key, row_groups=range(file.num_row_groups), columns=KEY_COLUMNS),
-    )
+def fetch(store: ObjectStore, ref: SegmentRef) -> bytes | Gap:
+    """A segment's bytes; a Gap if they do not arrive as they were sent."""
+    try:
+        return store.get(ref.key)
+    except CorruptDataError as error:
+        return Gap(ref, "damaged", str(error))
+
+
+def _keys_of(ref: SegmentRef, data: bytes) -> SegmentKeys | Gap:
+    try:
+        file = archive.open_bytes(data, ref)
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        keys = segments.read_table(file, key=ref.key, row_groups=range(file.num_row_groups), columns=KEY_COLUMNS)
+    except CorruptDataError as error:
+        return Gap(ref, "damaged", str(error))
+    sizes = tuple((g.num_rows, g.total_byte_size) for g in groups)
+    return SegmentKeys(ref=ref, sha256=hashlib.sha256(data).hexdigest(), row_groups=sizes, keys=keys)
 
 
 def cut_tasks(segment_keys: Sequence[SegmentKeys], task_bytes: int) -> list[list[Part]]:

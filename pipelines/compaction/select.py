@@ -72,10 +72,10 @@ def stored_rows(store: ObjectStore, sessions_version: int, keys: pa.Table) -> pa
     days = pc.unique(dates(keys["created_at"])).cast(pa.string()).to_pylist()
     schema = pa.schema([f for f in TABLES["sessions"].schema if f.name in STORED_COLUMNS])
     uids = pc.unique(keys["session_uid"])
+    files = lake.data_files(store, "sessions", sessions_version, dts=days)
     parts = [
         table.filter(pc.is_in(table["session_uid"], uids)).select(schema.names)
-        for file in lake.data_files(store, "sessions", sessions_version, dts=days)
-        for table in datafiles.read(store, file, STORED_COLUMNS)
+        for _, table in datafiles.read_each(store, files, STORED_COLUMNS)
     ]
     return pa.concat_tables(parts) if parts else schema.empty_table()
 

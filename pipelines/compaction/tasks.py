@@ -16,12 +16,13 @@ from archiver import archive, segments
 from archiver.errors import CorruptDataError
 from archiver.objects import ObjectStore
 from pipelines import datafiles, derive
+from pipelines.ahead import ahead
 from pipelines.columns import compacted, rows_of
 from pipelines.compaction import gather, rows
-from pipelines.compaction.plan import Gap, Part, SegmentKeys
+from pipelines.compaction.plan import Gap, Part, SegmentKeys, fetch
 from pipelines.compaction.redaction import redacted
 from pipelines.compaction.select import CHOSEN, Reject, dates
-from pipelines.datafiles import StagedFile
+from pipelines.datafiles import EncodedFile, StagedFile
 from pipelines.schema import TABLES
 from pipelines.summary import Partial, partial
 
@@ -88,11 +89,11 @@ def map_parts(task: MapTask) -> MapResult:
     """Read, derive, write and stage; nothing becomes visible. Memory: a few times the task's bytes."""
     tables: list[pa.Table] = []
     origins: list[pa.Table] = []
-    for part in task.parts:
-        try:
-            table = _read(task.store, part)
-        except CorruptDataError as error:
-            return MapResult(gap=Gap(part.part.ref, "damaged", str(error)))
+    segments_ahead = ahead(lambda part: fetch(task.store, part.part.ref), task.parts)
+    for part, data in zip(task.parts, segments_ahead, strict=True):
+        table = data if isinstance(data, Gap) else _read(part, data)
+        if isinstance(table, Gap):
+            return MapResult(gap=table)
         if table is None:
             return MapResult(stale=True)
         origins.append(_origin(part, table, sum(t.num_rows for t in tables)))
@@ -100,14 +101,17 @@ def map_parts(task: MapTask) -> MapResult:
     return _stage_all(task, *_sorted(pa.concat_tables(tables), pa.concat_tables(origins)))
 
 
-def _read(store: ObjectStore, chosen: ChosenPart) -> pa.Table | None:
-    """The part's rows; None if they are not the bytes that the rows were chosen from."""
-    part, data = chosen.part, store.get(chosen.part.ref.key)
+def _read(chosen: ChosenPart, data: bytes) -> pa.Table | Gap | None:
+    """The part's rows; None if these are not the bytes that the rows were chosen from."""
+    part = chosen.part
     if hashlib.sha256(data).hexdigest() != chosen.sha256:
         return None
-    file = archive.open_bytes(data, part.ref)
-    stop = file.num_row_groups if part.stop is None else min(part.stop, file.num_row_groups)
-    return segments.read_table(file, key=part.ref.key, row_groups=range(part.start, stop))
+    try:
+        file = archive.open_bytes(data, part.ref)
+        stop = file.num_row_groups if part.stop is None else min(part.stop, file.num_row_groups)
+        return segments.read_table(file, key=part.ref.key, row_groups=range(part.start, stop))
+    except CorruptDataError as error:
+        return Gap(part.ref, "damaged", str(error))
 
 
 def _origin(part: ChosenPart, table: pa.Table, before: int) -> pa.Table:
@@ -144,8 +148,9 @@ def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) 
     tables = _derived(task, kept, of_kept) if len(kept) else {}
     uids, dts = sessions.column("session_uid"), origin.column("dt")
     owners = {name: rows_of(table["session_uid"], kept.column("session_uid")) for name, table in tables.items()}
+    encoded = _encoded(task, tables, owners, _date_starts(of_kept))
     return MapResult(
-        files=tuple(_stage_tables(task, tables, owners, _date_starts(of_kept))),
+        files=tuple(ahead(lambda file: datafiles.stage_encoded(task.store, file), encoded)),
         partials=tuple(_partials(tables, owners, of_kept.column("dt"))),
         superseded=_by_date(uids, dts, pc.and_(keep, stored)),
         withdrawn=_by_date(uids, dts, pc.and_(barred, stored)),
@@ -208,15 +213,15 @@ def _derived(task: MapTask, batch: pa.RecordBatch, origin: pa.RecordBatch) -> di
     }
 
 
-def _stage_tables(
+def _encoded(
     task: MapTask, tables: Mapping[str, pa.Table], owners: Mapping[str, pa.Array], dates: Sequence[tuple[str, int]]
-) -> Iterator[StagedFile]:
-    """Stage a file for each table and date; ``owners``: the session of each row, ``dates``: the first of each."""
+) -> Iterator[EncodedFile]:
+    """A file for each table and date; ``owners``: the session of each row, ``dates``: the first of each."""
     for name, table in tables.items():
         starts = np.searchsorted(owners[name].to_numpy(), [start for _, start in dates]).tolist()
         for (dt, _), (start, stop) in zip(dates, pairwise([*starts, table.num_rows]), strict=True):
             part = compacted(table.slice(start, stop - start))
-            file = datafiles.stage(task.store, TABLES[name], dt, [part], run=task.run, task=task.identity)
+            file = datafiles.encode(TABLES[name], dt, [part], run=task.run, task=task.identity)
             if file:
                 yield file
 

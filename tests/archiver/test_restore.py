@@ -264,3 +264,22 @@ def test_range_file_reads_like_a_file(directory_store: DirectoryStore) -> None:
         assert file.tell() == min(start + length, 5000)
     file.seek(-10, 2)
     assert file.read() == data[-10:]
+
+
+def test_range_file_asks_for_a_least_number_of_bytes_at_a_time(directory_store: DirectoryStore) -> None:
+    data = random.Random(4).randbytes(9000)
+    directory_store.create("o", data)
+    asked: list[tuple[int, int]] = []
+
+    class Recorded(DirectoryStore):
+        def get_range(self, key: str, start: int, length: int) -> bytes:
+            asked.append((start, length))
+            return super().get_range(key, start, length)
+
+    file = RangeFile(
+        Recorded(Path(directory_store.url.removeprefix("file://"))), "o", tail_bytes=1000, request_bytes=1000
+    )
+    for start, length in [(10, 5), (900, 100), (1005, 5), (2000, 3000), (7500, 400), (7001, 999), (8500, 100)]:
+        file.seek(start)
+        assert file.read(length) == data[start : start + length]
+    assert asked == [(10, 1000), (2000, 3000), (7500, 1000), (7001, 1000)]

@@ -117,12 +117,12 @@ def ours(source: Path, target: Path, tables: str, workers: int) -> None:
 
 def _leave_out_feedback(tasks: Any) -> None:
     """The summary is made from the feedback rows, but the table of these is none of the four."""
-    stage = tasks._stage_tables
+    encoded = tasks._encoded
 
-    def stage_four(task: Any, tables: Any, owners: Any, dates: Any) -> Any:
-        return stage(task, {name: table for name, table in tables.items() if name != "feedback"}, owners, dates)
+    def encoded_four(task: Any, tables: Any, owners: Any, dates: Any) -> Any:
+        return encoded(task, {name: table for name, table in tables.items() if name != "feedback"}, owners, dates)
 
-    tasks._stage_tables = stage_four
+    tasks._encoded = encoded_four
 
 
 def _link(source: Path, target: Path) -> None:
