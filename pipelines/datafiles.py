@@ -166,14 +166,20 @@ def _iso_millis(millis: int) -> str:
     return text
 
 
-def read(
-    store: ObjectStore, file: DataFile, columns: Sequence[str] | None = None, *, whole: bool = False
-) -> Iterator[pa.Table]:
-    """A data file's row groups in the table's schema, one at a time; columns it lacks are null.
+def fetch(store: ObjectStore, file: DataFile) -> RangeFile:
+    """A data file to read from: one request brings its end, which is all of a small one."""
+    return RangeFile(store, file.key, tail_bytes=REQUEST_BYTES, request_bytes=REQUEST_BYTES)
 
-    By range requests of the wanted columns, one for a small file; ``whole`` fetches any file in one request.
-    """
-    source = pa.BufferReader(store.get(file.key)) if whole else _ranges(store, file.key)
+
+def read(store: ObjectStore, file: DataFile) -> Iterator[pa.Table]:
+    """A data file's row groups in the table's schema, one at a time; columns it lacks are null. One request."""
+    return read_from(pa.BufferReader(store.get(file.key)), file)
+
+
+def read_from(
+    source: RangeFile | pa.NativeFile, file: DataFile, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The wanted columns of a data file's row groups, one at a time; those it lacks are null."""
     schema = TABLES[file.table].schema
     wanted = [f for f in schema if columns is None or f.name in columns]
     try:
@@ -189,14 +195,9 @@ def read_each(
     store: ObjectStore, files: Sequence[DataFile], columns: Sequence[str]
 ) -> Iterator[tuple[DataFile, pa.Table]]:
     """Some columns of many files, row group by row group, in order; the next few files are fetched meanwhile."""
-    fetched = ahead(lambda file: list(read(store, file, columns)), files)
-    for file, tables in zip(files, fetched, strict=True):
-        for table in tables:
+    for file, source in zip(files, ahead(lambda file: fetch(store, file), files), strict=True):
+        for table in read_from(source, file, columns):
             yield file, table
-
-
-def _ranges(store: ObjectStore, key: str) -> RangeFile:
-    return RangeFile(store, key, tail_bytes=REQUEST_BYTES, request_bytes=REQUEST_BYTES)
 
 
 def _conform(table: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:

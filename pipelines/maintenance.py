@@ -21,6 +21,7 @@ from archiver.events import format_time
 from archiver.objects import ObjectStore
 from archiver.settings import Settings
 from pipelines import datafiles, lake, retention, runs
+from pipelines.ahead import ahead
 from pipelines.datafiles import ROW_GROUP_BYTES, StagedFile
 from pipelines.lake import DataFile, LakeVersion
 from pipelines.rewrites import Rewriter
@@ -239,7 +240,8 @@ def _merged(store: ObjectStore, files: Sequence[DataFile]) -> Iterator[pa.Table]
     """Rows in order: whatever sorts up to the smallest of the last keys at hand can be given out."""
     key, *_ = TABLES[files[0].table].sort_keys
     order = [(name, "ascending") for name in TABLES[files[0].table].sort_keys]
-    sources = [datafiles.read(store, file) for file in files]
+    fetched = ahead(lambda file: datafiles.fetch(store, file), files)
+    sources = [datafiles.read_from(source, file) for file, source in zip(files, fetched, strict=True)]
     heads = [head for source in sources if (head := next(source, None)) is not None]
     while heads:
         bound = min(head[key][-1].as_py() for head in heads)

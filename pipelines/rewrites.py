@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from archiver.objects import ObjectStore
+from archiver.objects import ObjectStore, RangeFile
 from pipelines import datafiles, lake
 from pipelines.ahead import ahead
-from pipelines.datafiles import StagedFile
+from pipelines.datafiles import EncodedFile, StagedFile
 from pipelines.lake import DataFile
 from pipelines.runner import Runner
 from pipelines.runs import Changes, RunPlan, TableChange
@@ -131,32 +131,33 @@ def _change(table: str, added: Sequence[StagedFile], results: Sequence[tuple[Dat
 
 def rewrite(task: RewriteTask) -> list[tuple[DataFile, RewriteResult]]:
     """Drop rows from files; of a feedback file also count what is left."""
+    fetched = ahead(lambda pair: datafiles.fetch(task.store, pair[0]), task.files)
+    rewritten = (
+        _rewritten(task, file, source, pa.array(without, pa.string()))
+        for (file, without), source in zip(task.files, fetched, strict=True)
+    )
+    results = ahead(lambda pair: _staged(task.store, *pair), rewritten)
+    return [(file, result) for (file, _), result in zip(task.files, results, strict=True)]
 
-    def one(pair: tuple[DataFile, tuple[str, ...]]) -> tuple[DataFile, RewriteResult]:
-        file, without = pair
-        return file, _rewrite_one(task, file, pa.array(without, pa.string()))
 
-    return list(ahead(one, task.files))
-
-
-def _rewrite_one(task: RewriteTask, file: DataFile, gone: pa.Array) -> RewriteResult:
+def _rewritten(
+    task: RewriteTask, file: DataFile, source: RangeFile, gone: pa.Array
+) -> tuple[RewriteResult, EncodedFile | None]:
     """Most files that may hold a session by their bounds do not, so its column is looked at first."""
     is_feedback = file.table == "feedback"
     columns = INPUT_COLUMNS if is_feedback else ("session_uid",)
-    left = list(_without(datafiles.read(task.store, file, columns), gone))
+    left = list(_without(datafiles.read_from(source, file, columns), gone))
     n_left = sum(t.num_rows for t in left)
     counted = partial(pa.concat_tables(left), pa.repeat(file.dt, n_left)) if is_feedback and left else None
     if n_left == file.n_rows:
-        return RewriteResult(found=False, partial=counted)
-    staged = datafiles.stage(
-        task.store,
-        TABLES[file.table],
-        file.dt,
-        _without(datafiles.read(task.store, file, whole=True), gone),
-        run=task.run,
-        task=f"rewrite {file.path}",
-    )
-    return RewriteResult(found=True, staged=staged, partial=counted)
+        return RewriteResult(found=False, partial=counted), None
+    rows = _without(datafiles.read(task.store, file), gone)
+    encoded = datafiles.encode(TABLES[file.table], file.dt, rows, run=task.run, task=f"rewrite {file.path}")
+    return RewriteResult(found=True, partial=counted), encoded
+
+
+def _staged(store: ObjectStore, result: RewriteResult, encoded: EncodedFile | None) -> RewriteResult:
+    return result if encoded is None else replace(result, staged=datafiles.stage_encoded(store, encoded))
 
 
 def _without(tables: Iterator[pa.Table], gone: pa.Array) -> Iterator[pa.Table]:
