@@ -229,3 +229,11 @@ def prepare_process() -> None:
         set_option(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         pa.set_memory_pool(pa.system_memory_pool())
+
+
+def release_memory() -> None:
+    """Give back to the system what Arrow and the C library keep of memory that is free."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)

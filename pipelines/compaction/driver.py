@@ -31,7 +31,7 @@ from pipelines.compaction.tasks import ChosenPart, MapResult, MapTask, map_parts
 from pipelines.datafiles import StagedFile
 from pipelines.lake import LakeVersion
 from pipelines.rewrites import Rewriter, union
-from pipelines.runner import Runner, open_runner, worker_count
+from pipelines.runner import Runner, open_runner, release_memory, worker_count
 from pipelines.runs import Changes, RunPlan
 from pipelines.schema import TABLES
 
@@ -189,10 +189,11 @@ class _Compaction:
 
     def _execute(self, plan: RunPlan, keys: Sequence[SegmentKeys]) -> _Done:
         stored = stored_rows(self._store, plan.base["sessions"], pa.concat_tables(k.keys for k in keys))
+        release_memory()  # before choosing needs it
         while True:
             ledger = archive.tombstones(self._store)
             selection = select(keys, stored, ledger)
-            pa.default_memory_pool().release_unused()  # before the workers need it
+            release_memory()  # before the workers need it
             results = self._map(plan, keys, selection)
             gap = next((r.gap for r in results if r.gap), None)
             if gap is not None:

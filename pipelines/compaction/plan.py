@@ -17,6 +17,8 @@ from archiver.objects import ObjectStore
 from pipelines.ahead import ahead
 
 KEY_COLUMNS: Final = ("session_uid", "revision", "user_id", "created_at", "content_sha256")
+SEGMENTS_AHEAD: Final = 2
+"""Each may have tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def read_keys(store: ObjectStore, refs: Sequence[SegmentRef], *, max_bytes: int)
     found: list[SegmentKeys] = []
     gaps: dict[str, Gap] = {}
     total = 0
-    for ref, data in zip(refs, ahead(lambda ref: fetch(store, ref), refs), strict=True):
+    for ref, data in zip(refs, ahead(lambda ref: fetch(store, ref), refs, most=SEGMENTS_AHEAD), strict=True):
         if ref.archiver_id in gaps:
             continue
         read = data if isinstance(data, Gap) else _keys_of(ref, data)

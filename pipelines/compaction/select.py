@@ -82,7 +82,7 @@ def stored_rows(store: ObjectStore, sessions_version: int, keys: pa.Table) -> pa
 
 def select(segment_keys: Sequence[SegmentKeys], stored: pa.Table, ledger: Ledger) -> Selection:
     """Name the one record of each session that counts: the highest revision, the first of equal ones."""
-    keys = pa.concat_tables(s.keys for s in segment_keys).combine_chunks()
+    keys = pa.concat_tables(s.keys for s in segment_keys)
     codes = pa.concat_arrays([_whole(stored["session_uid"]), _whole(keys["session_uid"])]).dictionary_encode()
     code = codes.indices.to_numpy()[stored.num_rows :]
     erased = _erased(keys, ledger)

@@ -19,7 +19,7 @@ from pipelines import datafiles, derive
 from pipelines.ahead import ahead
 from pipelines.columns import compacted, rows_of
 from pipelines.compaction import gather, rows
-from pipelines.compaction.plan import Gap, Part, SegmentKeys, fetch
+from pipelines.compaction.plan import SEGMENTS_AHEAD, Gap, Part, SegmentKeys, fetch
 from pipelines.compaction.redaction import redacted
 from pipelines.compaction.select import CHOSEN, Reject, dates
 from pipelines.datafiles import EncodedFile, StagedFile
@@ -89,9 +89,7 @@ def map_parts(task: MapTask) -> MapResult:
     """Read, derive, write and stage; nothing becomes visible. Memory: a few times the task's bytes."""
     tables: list[pa.Table] = []
     origins: list[pa.Table] = []
-    segments_ahead = ahead(lambda part: fetch(task.store, part.part.ref), task.parts)
-    for part, data in zip(task.parts, segments_ahead, strict=True):
-        table = data if isinstance(data, Gap) else _read(part, data)
+    for part, table in zip(task.parts, _tables(task), strict=True):
         if isinstance(table, Gap):
             return MapResult(gap=table)
         if table is None:
@@ -101,9 +99,17 @@ def map_parts(task: MapTask) -> MapResult:
     return _stage_all(task, *_sorted(pa.concat_tables(tables), pa.concat_tables(origins)))
 
 
-def _read(chosen: ChosenPart, data: bytes) -> pa.Table | Gap | None:
+def _tables(task: MapTask) -> Iterator[pa.Table | Gap | None]:
+    """For every part what :func:`_read` finds."""
+    fetched = ahead(lambda part: fetch(task.store, part.part.ref), task.parts, most=SEGMENTS_AHEAD)
+    return map(_read, task.parts, fetched)
+
+
+def _read(chosen: ChosenPart, data: bytes | Gap) -> pa.Table | Gap | None:
     """The part's rows; None if these are not the bytes that the rows were chosen from."""
     part = chosen.part
+    if isinstance(data, Gap):
+        return data
     if hashlib.sha256(data).hexdigest() != chosen.sha256:
         return None
     try:
