@@ -85,8 +85,13 @@ def encode(dataset: Dataset, dt: str, rows: Iterable[pa.Table], *, run: int, tas
     return EncodedFile(dataset.name, Addition(path, dt, len(data), json.dumps(stats)), n_rows, data)
 
 
+def stage_each(store: ObjectStore, files: Iterable[EncodedFile]) -> Iterator[StagedFile]:
+    """Bring files to the store, in order, while the next ones are encoded."""
+    return ahead(lambda file: stage_encoded(store, file), files)
+
+
 def stage_encoded(store: ObjectStore, file: EncodedFile) -> StagedFile:
-    """Bring the bytes to the store; threads may do so for several files at a time."""
+    """Bring one file to the store."""
     path = file.addition.path
     token = store.stage(f"{PREFIX}/{file.table}/{path}", file.data)
     return StagedFile(file.table, path, token, file.addition, file.n_rows)
@@ -171,15 +176,8 @@ def fetch(store: ObjectStore, file: DataFile) -> RangeFile:
     return RangeFile(store, file.key, tail_bytes=REQUEST_BYTES, request_bytes=REQUEST_BYTES)
 
 
-def read(store: ObjectStore, file: DataFile) -> Iterator[pa.Table]:
-    """A data file's row groups in the table's schema, one at a time; columns it lacks are null. One request."""
-    return read_from(pa.BufferReader(store.get(file.key)), file)
-
-
-def read_from(
-    source: RangeFile | pa.NativeFile, file: DataFile, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """The wanted columns of a data file's row groups, one at a time; those it lacks are null."""
+def read(source: RangeFile, file: DataFile, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """A data file's row groups in the table's schema, the wanted columns, one at a time; those it lacks are null."""
     schema = TABLES[file.table].schema
     wanted = [f for f in schema if columns is None or f.name in columns]
     try:
@@ -196,7 +194,7 @@ def read_each(
 ) -> Iterator[tuple[DataFile, pa.Table]]:
     """Some columns of many files, row group by row group, in order; the next few files are fetched meanwhile."""
     for file, source in zip(files, ahead(lambda file: fetch(store, file), files), strict=True):
-        for table in read_from(source, file, columns):
+        for table in read(source, file, columns):
             yield file, table
 
 

@@ -241,7 +241,7 @@ def _merged(store: ObjectStore, files: Sequence[DataFile]) -> Iterator[pa.Table]
     key, *_ = TABLES[files[0].table].sort_keys
     order = [(name, "ascending") for name in TABLES[files[0].table].sort_keys]
     fetched = ahead(lambda file: datafiles.fetch(store, file), files)
-    sources = [datafiles.read_from(source, file) for file, source in zip(files, fetched, strict=True)]
+    sources = [datafiles.read(source, file) for file, source in zip(files, fetched, strict=True)]
     heads = [head for source in sources if (head := next(source, None)) is not None]
     while heads:
         bound = min(head[key][-1].as_py() for head in heads)

@@ -103,13 +103,11 @@ class Rewriter:
         if not touched:
             return TableChange()
         old = lake.data_files(self.store, "feedback_summary", plan.base["feedback_summary"], dts=touched)
-        staged = ahead(
-            lambda pair: datafiles.stage(
-                self.store, FEEDBACK_SUMMARY, pair[0], [pair[1]], run=plan.run, task=f"summary {pair[0]}"
-            ),
-            sorted(summarise(partials).items()),
+        encoded = (
+            datafiles.encode(FEEDBACK_SUMMARY, dt, [rows], run=plan.run, task=f"summary {dt}")
+            for dt, rows in sorted(summarise(partials).items())
         )
-        return TableChange(tuple(f for f in staged if f), tuple(old))
+        return TableChange(tuple(datafiles.stage_each(self.store, (f for f in encoded if f))), tuple(old))
 
 
 def union(*parts: Sessions) -> dict[str, set[str]]:
@@ -146,12 +144,13 @@ def _rewritten(
     """Most files that may hold a session by their bounds do not, so its column is looked at first."""
     is_feedback = file.table == "feedback"
     columns = INPUT_COLUMNS if is_feedback else ("session_uid",)
-    left = list(_without(datafiles.read_from(source, file, columns), gone))
+    left = list(_without(datafiles.read(source, file, columns), gone))
     n_left = sum(t.num_rows for t in left)
     counted = partial(pa.concat_tables(left), pa.repeat(file.dt, n_left)) if is_feedback and left else None
     if n_left == file.n_rows:
         return RewriteResult(found=False, partial=counted), None
-    rows = _without(datafiles.read(task.store, file), gone)
+    source.prefetch(0, source.size_bytes)
+    rows = _without(datafiles.read(source, file), gone)
     encoded = datafiles.encode(TABLES[file.table], file.dt, rows, run=task.run, task=f"rewrite {file.path}")
     return RewriteResult(found=True, partial=counted), encoded
 

@@ -21,7 +21,6 @@ import pyarrow as pa
 from archiver.batch import collect_rarely
 from archiver.errors import SettingsError, StorageError
 from archiver.settings import RunnerSettings
-from pipelines.ahead import MOST
 
 MAX_POOLS: Final = 4
 """Pools tried for one call, each with the tasks that the last one left when a worker died."""
@@ -222,7 +221,7 @@ def prepare_process() -> None:
     """
     collect_rarely()
     pa.set_cpu_count(1)
-    pa.set_io_thread_count(MOST)
+    pa.set_io_thread_count(1)
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other C libraries have none
     if set_option is not None:
         set_option(_M_ARENA_MAX, 1)

@@ -31,8 +31,9 @@ class RangeFile(io.RawIOBase):
         self._position = 0
 
     def prefetch(self, start: int, length: int) -> None:
-        """Fetch a part that several reads will want; one request."""
-        self._parts.append((start, self._store.get_range(self._key, start, length)))
+        """Fetch a part that several reads will want; one request, none if it is at hand."""
+        if self._at_hand(start, length) is None:
+            self._parts.append((start, self._store.get_range(self._key, start, length)))
 
     def readable(self) -> bool:
         """Return True."""
@@ -61,12 +62,18 @@ class RangeFile(io.RawIOBase):
         return data
 
     def _fetched(self, start: int, length: int) -> bytes:
-        for at, part in (*self._parts, *self._recent):
-            if at <= start and start + length <= at + len(part):
-                return part[start - at : start - at + length]
+        known = self._at_hand(start, length)
+        if known is not None:
+            return known
         if length >= self._request_bytes:
             return self._store.get_range(self._key, start, length)
         at = max(0, min(start, self.size_bytes - self._request_bytes))
         part = self._store.get_range(self._key, at, self._request_bytes)
         self._recent.append((at, part))
         return part[start - at : start - at + length]
+
+    def _at_hand(self, start: int, length: int) -> bytes | None:
+        for at, part in (*self._parts, *self._recent):
+            if at <= start and start + length <= at + len(part):
+                return part[start - at : start - at + length]
+        return None

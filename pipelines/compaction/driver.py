@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 
-_TASK_SHARE: Final = 10
-"""A task may hold a tenth of one process's memory uncompressed: it is decoded, sorted, encoded and compressed."""
+_TASK_SHARE: Final = 12
+"""A task may hold a twelfth of one process's memory uncompressed: it is decoded, sorted, encoded and compressed."""
 _RUN_SHARE: Final = 2
 """A run takes in at most so many times the memory limit, so that what the driver keeps of it is bounded too."""
 

@@ -17,8 +17,7 @@ from archiver.objects import ObjectStore
 from pipelines.ahead import ahead
 
 KEY_COLUMNS: Final = ("session_uid", "revision", "user_id", "created_at", "content_sha256")
-SEGMENTS_AHEAD: Final = 2
-"""Each may have tens of megabytes."""
+_SEGMENTS_AHEAD: Final = 2  # each may have tens of megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +122,12 @@ def read_keys(store: ObjectStore, refs: Sequence[SegmentRef], *, max_bytes: int)
     """Keys of the segments, up to about ``max_bytes`` of uncompressed rows, at least one.
 
     A damaged segment ends its archiver. One GET per segment; memory grows with the number of sessions, and holds
-    a few segments.
+    three segments.
     """
     found: list[SegmentKeys] = []
     gaps: dict[str, Gap] = {}
     total = 0
-    for ref, data in zip(refs, ahead(lambda ref: fetch(store, ref), refs, most=SEGMENTS_AHEAD), strict=True):
+    for ref, data in zip(refs, ahead(lambda ref: fetch(store, ref), refs, most=_SEGMENTS_AHEAD), strict=True):
         if ref.archiver_id in gaps:
             continue
         read = data if isinstance(data, Gap) else _keys_of(ref, data)

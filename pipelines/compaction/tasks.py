@@ -19,7 +19,7 @@ from pipelines import datafiles, derive
 from pipelines.ahead import ahead
 from pipelines.columns import compacted, rows_of
 from pipelines.compaction import gather, rows
-from pipelines.compaction.plan import SEGMENTS_AHEAD, Gap, Part, SegmentKeys, fetch
+from pipelines.compaction.plan import Gap, Part, SegmentKeys, fetch
 from pipelines.compaction.redaction import redacted
 from pipelines.compaction.select import CHOSEN, Reject, dates
 from pipelines.datafiles import EncodedFile, StagedFile
@@ -101,7 +101,7 @@ def map_parts(task: MapTask) -> MapResult:
 
 def _tables(task: MapTask) -> Iterator[pa.Table | Gap | None]:
     """For every part what :func:`_read` finds."""
-    fetched = ahead(lambda part: fetch(task.store, part.part.ref), task.parts, most=SEGMENTS_AHEAD)
+    fetched = ahead(lambda part: fetch(task.store, part.part.ref), task.parts, most=1)
     return map(_read, task.parts, fetched)
 
 
@@ -156,7 +156,7 @@ def _stage_all(task: MapTask, sessions: pa.RecordBatch, origin: pa.RecordBatch) 
     owners = {name: rows_of(table["session_uid"], kept.column("session_uid")) for name, table in tables.items()}
     encoded = _encoded(task, tables, owners, _date_starts(of_kept))
     return MapResult(
-        files=tuple(ahead(lambda file: datafiles.stage_encoded(task.store, file), encoded)),
+        files=tuple(datafiles.stage_each(task.store, encoded)),
         partials=tuple(_partials(tables, owners, of_kept.column("dt"))),
         superseded=_by_date(uids, dts, pc.and_(keep, stored)),
         withdrawn=_by_date(uids, dts, pc.and_(barred, stored)),

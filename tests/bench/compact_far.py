@@ -2,7 +2,8 @@
 
     python tests/bench/compact_far.py [--sessions N] [--milliseconds N ...] [--workers N]
 
-The store is a directory that waits before every request. A compaction of everything, then one of 1 % more.
+The store is a directory that waits before every request. A compaction of everything, then one of a segment
+more, with late revisions.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def measure(
     from pipelines import compaction
     from pipelines.runner import prepare_process
 
-    prepare_process()
+    if workers == 1:
+        prepare_process()  # as the command does
     shutil.copytree(source / "archive", target / "archive", copy_function=os.link)
     settings = Settings(runner={"workers": workers})
     found = []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from archived import put, session
+from archived import continued, put, session
 
-from archiver.objects import DirectoryStore
+from archiver.objects import DirectoryStore, Tail
 from archiver.settings import Settings
 from pipelines import compaction
 from pipelines.ahead import ahead
@@ -115,3 +116,40 @@ def test_a_compaction_asks_for_segments_and_brings_files_side_by_side(tmp_path: 
     report = compaction.compact(store, Settings(runner={"workers": 1}), now_us=NOW_US)
     assert report.rows_added["sessions"] == 20
     assert store.together == {"get", "stage"}
+
+
+class AskedStore(DirectoryStore):
+    """Counts the requests that bring bytes of a table's data file."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: Counter[str] = Counter()
+
+    def get(self, key: str) -> bytes:
+        """Count."""
+        self.asked[key] += 1
+        return super().get(key)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Count."""
+        self.asked[key] += 1
+        return super().get_range(key, start, length)
+
+    def get_tail(self, key: str, length: int) -> Tail:
+        """Count."""
+        self.asked[key] += 1
+        return super().get_tail(key, length)
+
+
+def test_a_small_file_is_rewritten_with_one_request_for_it(tmp_path: Path) -> None:
+    store, settings = AskedStore(tmp_path), Settings(runner={"workers": 1})
+    records = [session(n, n_messages=3) for n in range(40)]
+    put(store, 1, records)
+    compaction.compact(store, settings, now_us=NOW_US)
+    put(store, 2, [continued(record) for record in records[:20]])
+    store.asked.clear()
+    compaction.compact(store, settings, now_us=NOW_US)
+    asked = {key: count for key, count in store.asked.items() if "/data/" in key}
+    assert {key.split("/")[1] for key in asked} >= {"sessions", "nodes", "feedback"}
+    assert all(count == 1 for key, count in asked.items() if "/sessions/" not in key)
+    assert all(count == 2 for key, count in asked.items() if "/sessions/" in key)  # planning looked at it, too

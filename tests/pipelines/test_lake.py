@@ -120,7 +120,7 @@ def test_a_column_of_a_later_release_reads_as_null_in_older_files(
         {"n": 30, "m": 0}
     ]
     file = lake.data_files(filled, "sessions", None)[0]
-    assert pa.concat_tables(datafiles.read(filled, file)).schema.names[-1] == "mood"
+    assert pa.concat_tables(datafiles.read(datafiles.fetch(filled, file), file)).schema.names[-1] == "mood"
 
 
 def test_old_and_new_files_are_read_together(filled: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
